@@ -1,0 +1,1 @@
+//! The QEMU backend: microvm under TCG or KVM.

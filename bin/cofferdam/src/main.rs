@@ -1,0 +1,3 @@
+//! The OCI runtime command and the command people type.
+
+fn main() {}

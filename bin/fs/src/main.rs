@@ -1,0 +1,3 @@
+//! The confined file-sharing server of one sandbox.
+
+fn main() {}

@@ -1,0 +1,1 @@
+//! Container images: stores, archives, registries and unpacking.

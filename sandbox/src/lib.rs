@@ -1,0 +1,1 @@
+//! Sandboxes: a virtual machine that holds containers, which hold processes.

@@ -1,0 +1,3 @@
+//! Whole-command timings and memory, as ratios of one run.
+
+fn main() {}

@@ -1,0 +1,3 @@
+//! OCI runtime conformance cases that know only a command name.
+
+fn main() {}

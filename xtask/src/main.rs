@@ -1,0 +1,3 @@
+//! Developer commands: kernel, guest image, layer check, documents.
+
+fn main() {}
