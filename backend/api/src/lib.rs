@@ -1,1 +1,24 @@
 //! What a virtual machine backend is: the trait, its capabilities and the suite every backend passes.
+//!
+//! A [`Backend`] turns a [`VmConfig`] into a [`Vm`] and knows nothing of containers. The trait is small on purpose:
+//! create, boot, wait, stop. Everything that not every backend can do is an ability of its own behind an `Option`
+//! ([`Vm::pause`]), so that a missing one is refused before anything started.
+//!
+//! ```text
+//!            create            boot                 wait / kill -9 / guest ends
+//!   Backend ────────▶ created ───────▶ running ──────────────────────────────▶ ended
+//!                        │                │                                      ▲
+//!                        └─────stop───────┴─────────────────stop─────────────────┘
+//! ```
+//!
+//! `boot` is allowed once, in the state "created". `stop` is allowed always and does nothing the second time.
+
+mod config;
+mod diagnostics;
+mod error;
+mod vm;
+
+pub use config::{Privileges, Share, VmConfig};
+pub use diagnostics::{Diagnostics, Ring, Tail};
+pub use error::{BackendError, Phase};
+pub use vm::{Accelerator, Backend, Capabilities, Link, LinkIo, Pause, Vm, VmExit};

@@ -1,0 +1,49 @@
+//! What a caller wants of a virtual machine.
+
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+
+/// One virtual machine as the caller wants it.
+#[derive(Debug)]
+pub struct VmConfig {
+    /// The sandbox id; used in logs and as the VM's process name only.
+    pub name: String,
+    /// An uncompressed ELF kernel.
+    pub kernel: PathBuf,
+    /// A cpio archive that holds the guest's init.
+    pub initrd: PathBuf,
+    /// Parameters added to the end of the kernel command line, one each, without spaces.
+    pub cmdline: Vec<String>,
+    /// Guest memory in bytes; a multiple of 1 MiB, at least 64 MiB.
+    pub memory_bytes: u64,
+    /// Number of virtual CPUs, at least 1.
+    pub vcpus: u32,
+    /// The file share, if the guest gets one.
+    pub share: Option<Share>,
+    /// Who the VMM process runs as.
+    pub privileges: Privileges,
+}
+
+/// A virtio-fs file share that another process serves over vhost-user.
+#[derive(Debug)]
+pub struct Share {
+    /// The name that the guest mounts, at most 36 bytes.
+    pub tag: String,
+    /// The VMM's end of a connected vhost-user socket pair.
+    pub socket: OwnedFd,
+}
+
+/// Who the VMM process runs as.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Privileges {
+    /// This user and group, no capabilities and namespaces of its own. Needs root. Give each sandbox a user of its own
+    /// so that one VMM can't touch another's process.
+    Drop {
+        /// User id, not 0.
+        uid: u32,
+        /// Group id, not 0.
+        gid: u32,
+    },
+    /// The caller's user and group: for callers that are not root.
+    Inherit,
+}

@@ -1,0 +1,138 @@
+//! The traits.
+
+use std::fmt;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use tokio::io::{AsyncRead, AsyncWrite};
+
+use crate::{BackendError, Diagnostics, VmConfig};
+
+/// A maker of virtual machines.
+#[async_trait]
+pub trait Backend: Send + Sync {
+    /// Its name in configuration, logs and `state`.
+    fn name(&self) -> &'static str;
+
+    /// What its machines can do.
+    fn capabilities(&self) -> Capabilities;
+
+    /// Checks the configuration and gathers what the machine needs; no guest code runs yet.
+    ///
+    /// # Errors
+    /// A [`BackendError`] of phase [`Phase::Create`](crate::Phase::Create): a file that is missing or of the wrong
+    /// kind, a setting that the backend can't do, no memory, no VMM, no accelerator.
+    async fn create(&self, config: VmConfig) -> Result<Box<dyn Vm>, BackendError>;
+}
+
+/// One virtual machine. Dropping it kills and reaps its process: none outlives this value, and none outlives the
+/// thread that called [`boot`](Vm::boot) (the kernel ties a child to its parent's thread, so boot from one that lives
+/// as long as the sandbox).
+#[async_trait]
+pub trait Vm: Send {
+    /// Starts the machine and returns the raw byte channel to the guest's `cofferdam.link` port. The guest may not
+    /// have opened the port yet: what is written before that waits, and reads stay pending.
+    ///
+    /// # Errors
+    /// [`BackendError::State`] unless the machine is newly created; otherwise what kept the VMM from starting. A VMM
+    /// that dies later shows as end-of-file on the channel and in [`wait`](Vm::wait).
+    async fn boot(&mut self) -> Result<LinkIo, BackendError>;
+
+    /// The VMM's process id while it runs.
+    fn pid(&self) -> Option<u32>;
+
+    /// The end of what the guest wrote on its console and of what the VMM complained about. Works in every state,
+    /// best after [`wait`](Vm::wait) or [`stop`](Vm::stop).
+    fn diagnostics(&self) -> Diagnostics;
+
+    /// Waits until the VMM is gone. Cancel-safe; may be called again and then answers at once. Stays pending as long
+    /// as the machine was not booted.
+    async fn wait(&mut self) -> VmExit;
+
+    /// Ends the machine at once, without asking the guest, and reaps its process. Does nothing when it has ended.
+    ///
+    /// # Errors
+    /// When the operating system refuses to end the process.
+    async fn stop(&mut self) -> Result<(), BackendError>;
+
+    /// The ability to freeze and continue the virtual CPUs.
+    fn pause(&self) -> Option<&dyn Pause> {
+        None
+    }
+}
+
+/// The ability to freeze all virtual CPUs of a machine.
+#[async_trait]
+pub trait Pause: Send + Sync {
+    /// Freezes the virtual CPUs. Does nothing when they are frozen.
+    ///
+    /// # Errors
+    /// When the machine does not run or the VMM does not answer.
+    async fn pause(&self) -> Result<(), BackendError>;
+
+    /// Lets the virtual CPUs continue. Does nothing when they run.
+    ///
+    /// # Errors
+    /// As for [`pause`](Pause::pause).
+    async fn resume(&self) -> Result<(), BackendError>;
+}
+
+/// A byte channel to the guest.
+pub trait Link: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Link for T {}
+
+/// An owned byte channel to the guest.
+pub type LinkIo = Box<dyn Link>;
+
+/// How guest code is executed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Accelerator {
+    /// By the processor, through KVM.
+    Kvm,
+    /// Translated in software: slower, and the boundary is the VMM process instead of the hardware.
+    Emulation,
+}
+
+impl fmt::Display for Accelerator {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Kvm => "kvm",
+            Self::Emulation => "emulation",
+        })
+    }
+}
+
+/// What a backend's machines can do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Capabilities {
+    /// How guest code is executed.
+    pub accelerator: Accelerator,
+    /// Whether [`VmConfig::share`] may be set.
+    pub share: bool,
+    /// Whether [`Vm::pause`] is there.
+    pub pause: bool,
+    /// The most virtual CPUs a machine may have.
+    pub max_vcpus: u32,
+    /// A bound on the time from boot to the guest agent's first byte on a healthy but loaded host; callers wait this
+    /// long before they call the guest dead.
+    pub boot_deadline: Duration,
+}
+
+/// How a VMM process ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum VmExit {
+    /// It exited with this code. 0 means that the guest rebooted or powered off.
+    Code(i32),
+    /// This signal ended it.
+    Signal(i32),
+}
+
+impl fmt::Display for VmExit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Code(code) => write!(f, "exited with code {code}"),
+            Self::Signal(signal) => write!(f, "was ended by signal {signal}"),
+        }
+    }
+}

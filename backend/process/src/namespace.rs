@@ -1,0 +1,69 @@
+//! Namespaces and mounts of a confined process. Nothing in here allocates: it may run between fork and exec.
+#![expect(
+    unsafe_code,
+    reason = "unshare, and mount_setattr, which rustix does not have"
+)]
+// UNSAFETY: system calls on borrowed descriptors and strings.
+
+use std::ffi::CStr;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd};
+
+use rustix::mount::{MountPropagationFlags, mount_change};
+use rustix::thread::{UnshareFlags, unshare_unsafe};
+
+/// Gives the calling thread mount, IPC and network namespaces of its own; no mount made from now on, here or outside,
+/// is seen on the other side. Call it while the process has one thread.
+///
+/// # Errors
+/// The operating system's answer, `EPERM` without root.
+pub fn own_namespaces() -> rustix::io::Result<()> {
+    // SAFETY: the descriptor table, the only thing that can be unsafe to unshare, stays.
+    unsafe {
+        unshare_unsafe(UnshareFlags::NEWNS | UnshareFlags::NEWIPC | UnshareFlags::NEWNET)?;
+    }
+    mount_change(
+        c"/",
+        MountPropagationFlags::PRIVATE | MountPropagationFlags::REC,
+    )
+}
+
+/// Makes a mount read-only and, when `recursive`, all that are mounted below it. `path` is relative to `at`; empty, it
+/// is the mount that `at` itself stands for.
+///
+/// # Errors
+/// The operating system's answer.
+pub fn set_read_only(at: impl AsFd, path: &CStr, recursive: bool) -> rustix::io::Result<()> {
+    let attributes = libc::mount_attr {
+        attr_set: libc::MOUNT_ATTR_RDONLY,
+        attr_clr: 0,
+        propagation: 0,
+        userns_fd: 0,
+    };
+    let mut flags = libc::AT_EMPTY_PATH;
+    if recursive {
+        flags |= libc::AT_RECURSIVE;
+    }
+    // SAFETY: the path and the structure outlive the call, and the size is the structure's.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_mount_setattr,
+            at.as_fd().as_raw_fd(),
+            path.as_ptr(),
+            flags,
+            &raw const attributes,
+            size_of::<libc::mount_attr>(),
+        )
+    };
+    errno_of(result)
+}
+
+pub(crate) fn errno_of(result: i64) -> rustix::io::Result<()> {
+    if result < 0 {
+        let code = io::Error::last_os_error()
+            .raw_os_error()
+            .unwrap_or(libc::EIO);
+        return Err(rustix::io::Errno::from_raw_os_error(code));
+    }
+    Ok(())
+}
