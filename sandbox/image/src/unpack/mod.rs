@@ -1,0 +1,1 @@
+//! From a layer's tar stream to a directory.
