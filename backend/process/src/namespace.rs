@@ -28,20 +28,36 @@ pub fn own_namespaces() -> rustix::io::Result<()> {
     )
 }
 
-/// Makes a mount read-only and, when `recursive`, all that are mounted below it. `path` is relative to `at`; empty, it
-/// is the mount that `at` itself stands for.
+/// What can't be done through a mount.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Restriction {
+    /// No writes.
+    pub read_only: bool,
+    /// No opening of device nodes, no program files, no set-user-id: files are nothing but data.
+    pub inert: bool,
+    /// All mounts below it are restricted too.
+    pub recursive: bool,
+}
+
+/// Restricts the mount at `path`, which is relative to `at`; empty, it is the mount that `at` itself stands for.
 ///
 /// # Errors
 /// The operating system's answer.
-pub fn set_read_only(at: impl AsFd, path: &CStr, recursive: bool) -> rustix::io::Result<()> {
-    let attributes = libc::mount_attr {
-        attr_set: libc::MOUNT_ATTR_RDONLY,
+pub fn restrict(at: impl AsFd, path: &CStr, restriction: Restriction) -> rustix::io::Result<()> {
+    let mut attributes = libc::mount_attr {
+        attr_set: libc::MOUNT_ATTR_NOSUID,
         attr_clr: 0,
         propagation: 0,
         userns_fd: 0,
     };
+    if restriction.read_only {
+        attributes.attr_set |= libc::MOUNT_ATTR_RDONLY;
+    }
+    if restriction.inert {
+        attributes.attr_set |= libc::MOUNT_ATTR_NODEV | libc::MOUNT_ATTR_NOEXEC;
+    }
     let mut flags = libc::AT_EMPTY_PATH;
-    if recursive {
+    if restriction.recursive {
         flags |= libc::AT_RECURSIVE;
     }
     // SAFETY: the path and the structure outlive the call, and the size is the structure's.

@@ -24,7 +24,7 @@ use rustix::thread::{
 };
 
 use crate::Child;
-use crate::namespace::{errno_of, own_namespaces, set_read_only};
+use crate::namespace::{Restriction, errno_of, own_namespaces, restrict};
 
 /// A user that a child runs as.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -130,7 +130,12 @@ impl Steps {
         umask(Mode::RWXG | Mode::RWXO);
         if self.confinement.namespaces {
             own_namespaces()?;
-            set_read_only(CWD, c"/", true)?;
+            let everywhere = Restriction {
+                read_only: true,
+                inert: false,
+                recursive: true,
+            };
+            restrict(CWD, c"/", everywhere)?;
         }
         if let Some(identity) = &self.confinement.identity {
             let uid = Uid::from_raw(identity.uid);
