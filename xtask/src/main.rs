@@ -1,3 +1,57 @@
-//! Developer commands: kernel, guest image, layer check, documents.
+//! Developer commands: kernel, guest image, ready-to-run prefix, layer and licence checks, test images.
+//!
+//! `cargo xtask --help` lists them. Everything that takes long is cached outside the tree, in
+//! `${COFFERDAM_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/cofferdam}`, under the hash of its inputs.
 
-fn main() {}
+mod command;
+mod digest;
+mod images;
+mod initramfs;
+mod kernel;
+mod places;
+mod policy;
+mod prefix;
+mod progress;
+mod store;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+
+use crate::places::Places;
+
+/// Developer commands of Cofferdam.
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Build programs, guest kernel and guest image into target/cofferdam, a prefix ready to run from.
+    Build(kernel::Options),
+    /// Build the guest kernel, or take it from the cache.
+    Kernel(kernel::Options),
+    /// Build the guest's one program and pack it as the initial RAM disk.
+    Initramfs,
+    /// Build the container images that the tests use, or take them from the cache.
+    Images(images::Options),
+    /// Check that dependencies between the workspace's packages point downwards only.
+    Layers,
+    /// Check licences, sources and banned or doubled dependencies against deny.toml.
+    Licenses,
+}
+
+fn main() -> Result<()> {
+    let arguments = Arguments::parse();
+    let places = Places::find()?;
+    match arguments.command {
+        Command::Build(options) => prefix::build(&places, &options),
+        Command::Kernel(options) => kernel::install(&places, &options),
+        Command::Initramfs => initramfs::install(&places),
+        Command::Images(options) => images::install(&places, &options),
+        Command::Layers => policy::layers::check(&places),
+        Command::Licenses => policy::dependencies::check(&places),
+    }
+}

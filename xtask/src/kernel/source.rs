@@ -1,0 +1,235 @@
+//! Debian's kernel source package, read from a suite of our own choice.
+//!
+//! The suite is read with its own sources list and its own list folder, so that the machine's
+//! package sources stay as they are. apt checks the archive's signature and the package's digest.
+
+use std::env;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result, bail};
+use serde::{Deserialize, Serialize};
+
+use crate::command;
+use crate::digest;
+use crate::store::Store;
+
+const PACKAGE: &str = "linux-source-6.12";
+const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
+const MIRROR: &str = "http://deb.debian.org/debian";
+
+/// Suites that carry the package, the preferred one first.
+const SUITES: [&str; 2] = ["bookworm-backports", "trixie"];
+
+/// One version of the source package.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Source {
+    /// The package's version.
+    pub version: String,
+    suite: String,
+    /// The digest of the package file, once it was fetched.
+    #[serde(default)]
+    sha256: Option<String>,
+}
+
+/// The source version that was used last, if there was one.
+pub fn known(store: &Store) -> Result<Option<Source>> {
+    let path = record(store);
+    match fs::read(&path) {
+        Ok(bytes) => serde_json::from_slice(&bytes)
+            .map(Some)
+            .with_context(|| format!("{}: remove it, it will be written again", path.display())),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error).with_context(|| format!("read {}", path.display())),
+    }
+}
+
+/// The newest version that the archive offers. Without a network: the last one used, if it is still
+/// here, and the terminal is told.
+pub fn newest(store: &Store) -> Result<Source> {
+    let mut failures = Vec::new();
+    for suite in SUITES {
+        match Archive::open(store, suite).and_then(|archive| archive.candidate()) {
+            Ok(version) => {
+                let known = known(store)?.filter(|known| known.version == version);
+                return Ok(known.unwrap_or(Source {
+                    version,
+                    suite: suite.to_owned(),
+                    sha256: None,
+                }));
+            }
+            Err(error) => {
+                eprintln!("cannot read {suite}: {error:#}");
+                failures.push(format!("{suite}: {error:#}"));
+            }
+        }
+    }
+    let failures = failures.join("\n  ");
+    if let Some(known) = known(store)?
+        && intact(&package(store), &known)?
+    {
+        eprintln!(
+            "no suite can be read, using {PACKAGE} {} from the cache",
+            known.version
+        );
+        return Ok(known);
+    }
+    bail!("cannot find the package {PACKAGE}\n  {failures}")
+}
+
+/// The package file of that version, from the cache or from the archive.
+pub fn fetch(store: &Store, source: &Source) -> Result<PathBuf> {
+    let package = package(store);
+    if intact(&package, source)? {
+        return Ok(package);
+    }
+    eprintln!("fetching {PACKAGE} {} (about 150 MB)", source.version);
+    let stage = store.stage()?;
+    command::run(
+        Archive::of(store, &source.suite)
+            .apt("apt-get")
+            .arg("--quiet=2")
+            .arg("download")
+            .arg(format!("{PACKAGE}={}", source.version))
+            .current_dir(stage.path()),
+    )?;
+    let mut fetched = None;
+    for entry in fs::read_dir(stage.path()).context("read the fetched package's folder")? {
+        fetched = Some(entry.context("read the fetched package's folder")?.path());
+    }
+    let Some(fetched) = fetched else {
+        bail!("apt-get fetched no package");
+    };
+    let sha256 = digest::of_file(&fetched)
+        .with_context(|| format!("read {}", fetched.display()))?;
+    fs::rename(&fetched, &package).with_context(|| format!("write {}", package.display()))?;
+    let record = record(store);
+    let source = Source {
+        sha256: Some(sha256),
+        ..source.clone()
+    };
+    let draft = record.with_extension("draft");
+    fs::write(&draft, serde_json::to_vec_pretty(&source)?)
+        .and_then(|()| fs::rename(&draft, &record))
+        .with_context(|| format!("write {}", record.display()))?;
+    Ok(package)
+}
+
+/// Unpacks the package's source tree below `directory` and gives back its top.
+pub fn unpack(package: &Path, directory: &Path) -> Result<PathBuf> {
+    let content = directory.join("package");
+    command::run(
+        Command::new("dpkg-deb")
+            .arg("--extract")
+            .arg(package)
+            .arg(&content),
+    )?;
+    let archive = content.join(format!("usr/src/{PACKAGE}.tar.xz"));
+    command::run(
+        Command::new("tar")
+            .arg("--extract")
+            .arg("--file")
+            .arg(&archive)
+            .arg("--directory")
+            .arg(directory),
+    )?;
+    fs::remove_dir_all(&content).with_context(|| format!("remove {}", content.display()))?;
+    Ok(directory.join(PACKAGE))
+}
+
+fn record(store: &Store) -> PathBuf {
+    store.directory().join("source.json")
+}
+
+fn package(store: &Store) -> PathBuf {
+    store.directory().join("source.deb")
+}
+
+fn intact(package: &Path, source: &Source) -> Result<bool> {
+    let Some(expected) = &source.sha256 else {
+        return Ok(false);
+    };
+    if !package.exists() {
+        return Ok(false);
+    }
+    let found =
+        digest::of_file(package).with_context(|| format!("read {}", package.display()))?;
+    Ok(found == *expected)
+}
+
+/// A suite, seen through apt with folders of its own.
+struct Archive {
+    list: PathBuf,
+    lists: PathBuf,
+    cache: PathBuf,
+}
+
+impl Archive {
+    fn of(store: &Store, suite: &str) -> Self {
+        let directory = store.directory().join("apt").join(suite);
+        Self {
+            list: directory.join("sources.list"),
+            lists: directory.join("lists"),
+            cache: directory.join("cache"),
+        }
+    }
+
+    /// Reads the suite's present package list.
+    fn open(store: &Store, suite: &str) -> Result<Self> {
+        let archive = Self::of(store, suite);
+        for directory in [
+            archive.lists.join("partial"),
+            archive.cache.join("archives/partial"),
+        ] {
+            fs::create_dir_all(&directory)
+                .with_context(|| format!("create {}", directory.display()))?;
+        }
+        let mirror = env::var("COFFERDAM_DEBIAN_MIRROR").unwrap_or_else(|_| MIRROR.to_owned());
+        fs::write(
+            &archive.list,
+            format!("deb [signed-by={KEYRING}] {mirror} {suite} main\n"),
+        )
+        .with_context(|| format!("write {}", archive.list.display()))?;
+        command::output(
+            archive
+                .apt("apt-get")
+                .arg("--quiet=2")
+                .args(["-o", "APT::Update::Error-Mode=any"])
+                .arg("update"),
+        )?;
+        Ok(archive)
+    }
+
+    fn candidate(&self) -> Result<String> {
+        let offers = command::text(self.apt("apt-cache").arg("madison").arg(PACKAGE))?;
+        // package | version | origin, the newest first
+        let version = offers
+            .lines()
+            .next()
+            .and_then(|line| line.split('|').nth(1))
+            .map(str::trim);
+        version
+            .map(str::to_owned)
+            .with_context(|| format!("no package {PACKAGE}"))
+    }
+
+    fn apt(&self, program: &str) -> Command {
+        let mut command = Command::new(program);
+        command.env("LC_ALL", "C");
+        let option = |name: &str, value: &Path| format!("{name}={}", value.display());
+        for setting in [
+            option("Dir::Etc::sourcelist", &self.list),
+            option("Dir::State::lists", &self.lists),
+            option("Dir::Cache", &self.cache),
+            "Dir::Etc::sourceparts=-".to_owned(),
+            "Acquire::Retries=3".to_owned(),
+            "Acquire::http::Timeout=60".to_owned(),
+            // The cache may lie in a home folder that apt's own user cannot enter.
+            "APT::Sandbox::User=root".to_owned(),
+        ] {
+            command.args(["-o", &setting]);
+        }
+        command
+    }
+}

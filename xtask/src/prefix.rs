@@ -1,0 +1,80 @@
+//! The prefix `target/cofferdam`: what `make install` copies, laid out ready to run from.
+
+use std::fs;
+use std::io;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::process::Command;
+
+use anyhow::{Context, Result};
+
+use crate::command;
+use crate::initramfs;
+use crate::kernel;
+use crate::places::Places;
+
+/// The host's programs: package, and where its binary belongs in the prefix.
+const PROGRAMS: [(&str, &str); 2] = [
+    ("cofferdam", "bin/cofferdam"),
+    ("cofferdam-fs", "libexec/cofferdam/cofferdam-fs"),
+];
+
+/// The default configuration: in the tree, and in the prefix.
+const CONFIGURATION: (&str, &str) = (
+    "packaging/config.toml",
+    "etc/cofferdam/config.toml",
+);
+
+/// Builds everything and lays it out.
+pub fn build(places: &Places, kernel: &kernel::Options) -> Result<()> {
+    let mut cargo = Command::new("cargo");
+    cargo
+        .args(["build", "--locked", "--release"])
+        .current_dir(&places.root);
+    for (package, _) in PROGRAMS {
+        cargo.args(["--package", package]);
+    }
+    command::run(&mut cargo)?;
+    for (package, path) in PROGRAMS {
+        let built = places.target.join("release").join(package);
+        place(&built, &places.prefix().join(path), 0o755)?;
+    }
+    let (source, path) = CONFIGURATION;
+    place(
+        &places.root.join(source),
+        &places.prefix().join(path),
+        0o644,
+    )?;
+    kernel::install(places, kernel)?;
+    initramfs::install(places)?;
+    println!("ready to run: {}", places.prefix().join("bin/cofferdam").display());
+    Ok(())
+}
+
+/// Copies a file to its place unless the same content is there. A program that runs from there keeps
+/// its old file: the new one takes the name by a rename.
+pub fn place(from: &Path, to: &Path, mode: u32) -> Result<()> {
+    let content = fs::read(from).with_context(|| format!("read {}", from.display()))?;
+    place_bytes(&content, to, mode)
+}
+
+/// As [`place`], from memory.
+pub fn place_bytes(content: &[u8], to: &Path, mode: u32) -> Result<()> {
+    match fs::read(to) {
+        Ok(present) if present == content => return Ok(()),
+        Ok(_) => {}
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) => return Err(error).with_context(|| format!("read {}", to.display())),
+    }
+    let folder = to.parent().context("a file in the prefix has a folder")?;
+    fs::create_dir_all(folder).with_context(|| format!("create {}", folder.display()))?;
+    let mut draft = tempfile::NamedTempFile::new_in(folder)
+        .with_context(|| format!("create a file in {}", folder.display()))?;
+    io::Write::write_all(&mut draft, content)
+        .and_then(|()| draft.as_file().set_permissions(fs::Permissions::from_mode(mode)))
+        .with_context(|| format!("write {}", draft.path().display()))?;
+    draft
+        .persist(to)
+        .with_context(|| format!("write {}", to.display()))?;
+    Ok(())
+}
