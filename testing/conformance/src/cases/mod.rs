@@ -1,0 +1,31 @@
+//! All cases, by group.
+
+mod exec;
+mod hooks;
+mod lifecycle;
+mod security;
+mod signals;
+mod state;
+mod stdio;
+mod tty;
+mod users;
+
+use crate::case::Case;
+
+/// Every case of every group.
+pub fn all() -> impl Iterator<Item = Case> {
+    [
+        lifecycle::CASES,
+        state::CASES,
+        stdio::CASES,
+        tty::CASES,
+        exec::CASES,
+        signals::CASES,
+        hooks::CASES,
+        users::CASES,
+        security::CASES,
+    ]
+    .into_iter()
+    .flatten()
+    .copied()
+}
