@@ -14,6 +14,8 @@
 //! `boot` is allowed once, in the state "created". `stop` is allowed always and does nothing the second time.
 
 mod config;
+#[cfg(feature = "conformance")]
+pub mod conformance;
 mod diagnostics;
 mod error;
 mod vm;

@@ -30,8 +30,8 @@ pub trait Backend: Send + Sync {
 /// as long as the sandbox).
 #[async_trait]
 pub trait Vm: Send {
-    /// Starts the machine and returns the raw byte channel to the guest's `cofferdam.link` port. The guest may not
-    /// have opened the port yet: what is written before that waits, and reads stay pending.
+    /// Starts the machine and returns, once its virtual CPUs run, the raw byte channel to the guest's `cofferdam.link`
+    /// port. The guest may not have opened the port yet: what is written before that waits, and reads stay pending.
     ///
     /// # Errors
     /// [`BackendError::State`] unless the machine is newly created; otherwise what kept the VMM from starting. A VMM
@@ -46,7 +46,7 @@ pub trait Vm: Send {
     fn diagnostics(&self) -> Diagnostics;
 
     /// Waits until the VMM is gone. Cancel-safe; may be called again and then answers at once. Stays pending as long
-    /// as the machine was not booted.
+    /// as the machine was neither booted nor stopped.
     async fn wait(&mut self) -> VmExit;
 
     /// Ends the machine at once, without asking the guest, and reaps its process. Does nothing when it has ended.
@@ -126,6 +126,10 @@ pub enum VmExit {
     Code(i32),
     /// This signal ended it.
     Signal(i32),
+    /// It was stopped before it was booted.
+    NeverStarted,
+    /// It is gone, but something else in this process has taken its exit status.
+    Unknown,
 }
 
 impl fmt::Display for VmExit {
@@ -133,6 +137,8 @@ impl fmt::Display for VmExit {
         match self {
             Self::Code(code) => write!(f, "exited with code {code}"),
             Self::Signal(signal) => write!(f, "was ended by signal {signal}"),
+            Self::NeverStarted => f.write_str("was never started"),
+            Self::Unknown => f.write_str("ended in an unknown way"),
         }
     }
 }

@@ -1,1 +1,16 @@
 //! The QEMU backend: microvm under TCG or KVM.
+//!
+//! One QEMU process per machine, without firmware, PCI or a display. Everything it talks to comes as an inherited
+//! descriptor: the guest's link port, its console, the monitor, the file share. So nothing of it has a path on disk,
+//! and it needs no right to open one beside its own firmware.
+
+mod backend;
+mod command;
+mod host;
+mod image;
+mod monitor;
+pub mod probe;
+mod tsc;
+mod vm;
+
+pub use backend::{QemuBackend, QemuConfig};

@@ -28,12 +28,7 @@ impl Log for Report {
     }
 
     fn log(&self, record: &Record<'_>) {
-        let earlier = self
-            .lines
-            .try_update(Ordering::Relaxed, Ordering::Relaxed, |lines| {
-                (lines < MOST_LINES).then_some(lines + 1)
-            });
-        if earlier.is_ok() {
+        if self.lines.fetch_add(1, Ordering::Relaxed) < MOST_LINES {
             eprintln!(
                 "{}: {}",
                 record.level().as_str().to_lowercase(),

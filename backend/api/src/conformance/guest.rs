@@ -1,0 +1,144 @@
+//! The guest of the suite: busybox and a script, packed as an initramfs.
+
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
+
+/// A shell and its tools in one static program.
+const BUSYBOX: &str = "/bin/busybox";
+
+/// Makes the guest answer the functional probe instead of serving.
+pub const PROBE: &str = "cofferdam.probe";
+
+/// Makes the guest end its init, which is a kernel panic, after writing [`LAST_WORDS`].
+pub const PANIC: &str = "conformance.panic";
+
+/// What a guest writes on its console before it panics.
+pub const LAST_WORDS: &str = "conformance: last words";
+
+/// Makes the guest write a megabyte and [`FLOODED`] on its console before it serves.
+pub const FLOOD: &str = "conformance.flood";
+
+/// What a guest writes after its flood.
+pub const FLOODED: &str = "conformance: flooded";
+
+/// What a guest writes before the number of its CPUs.
+pub const CPUS: &str = "conformance: cpus ";
+
+const INIT: &str = r#"#!/bin/busybox sh
+b=/bin/busybox
+$b mount -t proc proc /proc
+$b mount -t sysfs sys /sys
+$b mount -t devtmpfs dev /dev
+asked() { $b grep -qw "$1" /proc/cmdline; }
+say() { echo "$1" >/dev/ttyS0; }
+say "conformance: cpus $($b nproc)"
+if asked cofferdam.probe; then say cofferdam-probe-ok; $b reboot -f; fi
+if asked conformance.panic; then say "conformance: last words"; exit 1; fi
+if asked conformance.flood; then
+    printf '\033]0;owned\007' >/dev/ttyS0
+    $b yes "$($b printf '%01000d' 0)" | $b head -c 1000000 >/dev/ttyS0
+    say
+    say "conformance: flooded"
+fi
+if [ -f /job ]; then $b sh /job >/dev/ttyS0 2>&1; fi
+port=$($b grep -lx cofferdam.link /sys/class/virtio-ports/*/name)
+port=${port%/name}
+exec 3<>"/dev/${port##*/}"
+$b cat <&3 >&3
+$b reboot -f
+"#;
+
+/// The guest kernel for tests: what the environment's `COFFERDAM_KERNEL` names, or the one that `cargo xtask kernel`
+/// built in this workspace.
+///
+/// # Errors
+/// A sentence that says what is missing, and what to do.
+pub fn kernel() -> Result<PathBuf, String> {
+    let built = "../../target/cofferdam/lib/cofferdam/vmlinux";
+    let path = std::env::var_os("COFFERDAM_KERNEL").map_or_else(
+        || Path::new(env!("CARGO_MANIFEST_DIR")).join(built),
+        PathBuf::from,
+    );
+    if path.is_file() {
+        Ok(path)
+    } else {
+        Err(format!(
+            "no guest kernel at {}: build it or set COFFERDAM_KERNEL",
+            path.display()
+        ))
+    }
+}
+
+/// Writes an initramfs of busybox and the suite's script to `folder/name.cpio`, replacing an earlier one whole. `job` is
+/// a shell script that the guest runs before it serves, with its output on the console.
+///
+/// # Errors
+/// A sentence that says what is missing, and what to do.
+pub fn image(folder: &Path, name: &str, job: Option<&str>) -> Result<PathBuf, String> {
+    static WRITTEN: AtomicU32 = AtomicU32::new(0);
+    let busybox = std::fs::read(BUSYBOX)
+        .map_err(|error| format!("{BUSYBOX}: {error}: install busybox-static"))?;
+    let number = WRITTEN.fetch_add(1, Ordering::Relaxed);
+    let draft = folder.join(format!(".{name}.{}.{number}", std::process::id()));
+    let path = folder.join(format!("{name}.cpio"));
+    std::fs::write(&draft, pack(&busybox, job))
+        .and_then(|()| std::fs::rename(&draft, &path))
+        .map_err(|error| format!("{}: {error}", path.display()))?;
+    Ok(path)
+}
+
+fn pack(busybox: &[u8], job: Option<&str>) -> Vec<u8> {
+    let mut archive = Archive::default();
+    for folder in ["bin", "dev", "mnt", "proc", "sys"] {
+        archive.add(folder, 0o040_755, (0, 0), &[]);
+    }
+    archive.add("dev/console", 0o020_600, (5, 1), &[]);
+    archive.add("bin/busybox", 0o100_755, (0, 0), busybox);
+    archive.add("init", 0o100_755, (0, 0), INIT.as_bytes());
+    if let Some(job) = job {
+        archive.add("job", 0o100_644, (0, 0), job.as_bytes());
+    }
+    archive.add("TRAILER!!!", 0, (0, 0), &[]);
+    archive.bytes
+}
+
+/// A cpio archive in the "newc" format (Linux `Documentation/driver-api/early-userspace/buffer-format.rst`).
+#[derive(Default)]
+struct Archive {
+    bytes: Vec<u8>,
+    entries: usize,
+}
+
+impl Archive {
+    fn add(&mut self, name: &str, mode: u32, device: (u32, u32), data: &[u8]) {
+        self.entries += 1;
+        let fields = [
+            self.entries,
+            mode as usize,
+            0,
+            0,
+            1,
+            0,
+            data.len(),
+            0,
+            0,
+            device.0 as usize,
+            device.1 as usize,
+            name.len() + 1,
+            0,
+        ];
+        self.bytes.extend(b"070701");
+        for field in fields {
+            self.bytes.extend(format!("{field:08x}").into_bytes());
+        }
+        self.bytes.extend(name.as_bytes());
+        self.bytes.push(0);
+        self.align();
+        self.bytes.extend(data);
+        self.align();
+    }
+
+    fn align(&mut self) {
+        self.bytes.resize(self.bytes.len().next_multiple_of(4), 0);
+    }
+}

@@ -1,0 +1,203 @@
+//! Making machines.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use backend_api::{
+    Accelerator, Backend, BackendError, Capabilities, Phase, Privileges, Vm, VmConfig,
+};
+use backend_process::Identity;
+
+use crate::command::{self, Clock};
+use crate::host;
+use crate::image::{self, Image};
+use crate::tsc;
+use crate::vm::{Prepared, QemuVm};
+
+/// The program's name where no path is given.
+const PROGRAM: &str = "qemu-system-x86_64";
+
+/// Where it is looked for when `PATH` is not set.
+const DEFAULT_PATH: &str = "/usr/local/bin:/usr/bin:/bin";
+
+const KVM: &str = "/dev/kvm";
+
+/// The most virtual CPUs that a machine gets.
+const MAX_VCPUS: u32 = 64;
+
+/// The longest `virtio-fs` tag, in bytes (virtio 1.3, 5.11.4).
+const MAX_TAG: usize = 36;
+
+const MIB: u64 = 1 << 20;
+
+/// How QEMU is used.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct QemuConfig {
+    /// The program; looked for in `PATH` when there is none.
+    pub binary: Option<PathBuf>,
+    /// How guest code is executed.
+    pub accelerator: Accelerator,
+}
+
+/// The backend. Making one does nothing yet.
+#[derive(Debug, Clone)]
+pub struct QemuBackend {
+    config: QemuConfig,
+}
+
+impl QemuBackend {
+    /// A backend that uses QEMU in this way.
+    #[must_use]
+    pub fn new(config: QemuConfig) -> Self {
+        Self { config }
+    }
+
+    /// The QEMU program that is used.
+    ///
+    /// # Errors
+    /// [`BackendError::File`] when there is none.
+    pub fn program(&self) -> Result<PathBuf, BackendError> {
+        let missing = |path: &Path| BackendError::File {
+            what: "VMM program",
+            path: path.to_owned(),
+            source: io::ErrorKind::NotFound.into(),
+        };
+        if let Some(path) = &self.config.binary {
+            return if path.is_absolute() && host::is_program(path) {
+                Ok(path.clone())
+            } else {
+                Err(missing(path))
+            };
+        }
+        let folders = std::env::var_os("PATH").unwrap_or_else(|| DEFAULT_PATH.into());
+        std::env::split_paths(&folders)
+            .map(|folder| folder.join(PROGRAM))
+            .find(|path| path.is_absolute() && host::is_program(path))
+            .ok_or_else(|| missing(Path::new(PROGRAM)))
+    }
+
+    fn check(&self, config: &VmConfig) -> Result<(), BackendError> {
+        let unsupported = |setting: String, reason| BackendError::Unsupported { setting, reason };
+        let memory = config.memory_bytes;
+        if memory < 64 * MIB || !memory.is_multiple_of(MIB) {
+            return Err(unsupported(
+                format!("memory {memory}"),
+                "is not a number of whole MiB of at least 64",
+            ));
+        }
+        if config.vcpus == 0 || config.vcpus > MAX_VCPUS {
+            return Err(unsupported(
+                format!("{} virtual CPUs", config.vcpus),
+                "are not between 1 and 64",
+            ));
+        }
+        if let Some(share) = &config.share
+            && (share.tag.is_empty() || share.tag.len() > MAX_TAG)
+        {
+            return Err(unsupported(
+                format!("share tag {:?}", share.tag),
+                "is not between 1 and 36 bytes long",
+            ));
+        }
+        if let Some(word) = config
+            .cmdline
+            .iter()
+            .find(|word| !command::is_parameter(word))
+        {
+            return Err(unsupported(
+                format!("kernel parameter {word:?}"),
+                "is not a single printable word",
+            ));
+        }
+        if let Privileges::Drop { uid, gid } = config.privileges
+            && (uid == 0 || gid == 0)
+        {
+            return Err(unsupported(
+                format!("user {uid}:{gid} of the VMM"),
+                "is root",
+            ));
+        }
+        Ok(())
+    }
+
+    /// The user that QEMU becomes, with the group that may use KVM.
+    fn identity(&self, privileges: Privileges) -> Result<Option<Identity>, BackendError> {
+        let kvm = self.config.accelerator == Accelerator::Kvm;
+        let fail = |source| BackendError::Accelerator {
+            device: KVM,
+            source,
+        };
+        if kvm {
+            host::open_kvm(Path::new(KVM)).map_err(fail)?;
+        }
+        let Privileges::Drop { uid, gid } = privileges else {
+            return Ok(None);
+        };
+        let mut groups = Vec::new();
+        if kvm {
+            groups.extend(host::group_of_kvm(Path::new(KVM)).map_err(fail)?);
+        }
+        Ok(Some(Identity { uid, gid, groups }))
+    }
+}
+
+#[async_trait]
+impl Backend for QemuBackend {
+    fn name(&self) -> &'static str {
+        "qemu"
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        Capabilities {
+            accelerator: self.config.accelerator,
+            share: true,
+            pause: true,
+            max_vcpus: MAX_VCPUS,
+            boot_deadline: Duration::from_secs(30),
+        }
+    }
+
+    async fn create(&self, config: VmConfig) -> Result<Box<dyn Vm>, BackendError> {
+        self.check(&config)?;
+        let program = self.program()?;
+        let identity = self.identity(config.privileges)?;
+        let reader = identity
+            .as_ref()
+            .map(|identity| (identity.uid, identity.gid));
+        let kernel = Image::open("guest kernel", &config.kernel, reader)?;
+        image::check_kernel(&kernel)?;
+        let initrd = Image::open("guest image", &config.initrd, reader)?;
+        let available = host::available_memory().map_err(|source| BackendError::System {
+            phase: Phase::Create,
+            action: "cannot read the host's free memory".to_owned(),
+            source,
+        })?;
+        if config.memory_bytes > available {
+            return Err(BackendError::NoMemory {
+                needed: config.memory_bytes,
+                available,
+            });
+        }
+        let clock = match self.config.accelerator {
+            Accelerator::Kvm => Clock::Paravirtual,
+            Accelerator::Emulation => Clock::Tsc {
+                khz: tsc::khz().await.map_err(|source| BackendError::System {
+                    phase: Phase::Create,
+                    action: "cannot find the rate of the host's time stamp counter".to_owned(),
+                    source,
+                })?,
+            },
+        };
+        let prepared = Prepared {
+            program,
+            identity,
+            kernel,
+            initrd,
+            clock,
+            config,
+        };
+        Ok(Box::new(QemuVm::new(prepared)))
+    }
+}

@@ -1,0 +1,318 @@
+//! One machine.
+
+use std::io;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use backend_api::{
+    BackendError, Diagnostics, LinkIo, Pause, Phase, Share, Tail, Vm, VmConfig, VmExit,
+};
+use backend_process::{Child, Confinement, Exit, Identity, Program};
+use tokio::net::UnixStream;
+
+use crate::command::{self, Clock, Machine};
+use crate::image::Image;
+use crate::monitor::{Monitor, MonitorError};
+
+/// How much of the guest's console is kept.
+const CONSOLE_KEPT: usize = 64 << 10;
+
+/// How much of QEMU's stderr is kept.
+const STDERR_KEPT: usize = 8 << 10;
+
+/// How long the last words of a dead QEMU may take to arrive.
+const LAST_WORDS: Duration = Duration::from_millis(200);
+
+/// A checked configuration with what it needs.
+#[derive(Debug)]
+pub struct Prepared {
+    pub program: PathBuf,
+    pub identity: Option<Identity>,
+    pub kernel: Image,
+    pub initrd: Image,
+    pub clock: Clock,
+    pub config: VmConfig,
+}
+
+/// A machine and where it is in its life.
+#[derive(Debug)]
+pub struct QemuVm {
+    state: State,
+}
+
+#[derive(Debug)]
+enum State {
+    Created(Box<Prepared>),
+    Booted(Box<Running>),
+    NeverStarted,
+}
+
+#[derive(Debug)]
+struct Running {
+    child: Child,
+    /// How it ended, when [`Child`] could not tell.
+    lost: bool,
+    monitor: Monitor,
+    console: Tail,
+    stderr: Tail,
+}
+
+impl QemuVm {
+    pub fn new(prepared: Prepared) -> Self {
+        Self {
+            state: State::Created(Box::new(prepared)),
+        }
+    }
+
+    fn running(&self, phase: Phase) -> Result<&Running, BackendError> {
+        match &self.state {
+            State::Booted(running) if running.child.pid().is_some() => Ok(running),
+            State::Created(_) => Err(BackendError::State {
+                phase,
+                state: "not booted",
+            }),
+            State::Booted(_) | State::NeverStarted => Err(BackendError::State {
+                phase,
+                state: "stopped",
+            }),
+        }
+    }
+
+    async fn command(&self, command: &'static str) -> Result<(), BackendError> {
+        let running = self.running(Phase::Run)?;
+        running
+            .monitor
+            .execute(command)
+            .await
+            .map_err(|error| running.monitor_error(Phase::Run, &error))
+    }
+}
+
+impl Running {
+    fn start(prepared: Prepared) -> io::Result<(Self, UnixStream)> {
+        let Prepared {
+            program,
+            identity,
+            kernel,
+            initrd,
+            clock,
+            config,
+        } = prepared;
+        let (link, link_end) = socket_pair()?;
+        let (console, console_end) = socket_pair()?;
+        let (monitor, monitor_end) = socket_pair()?;
+        let (stderr_end, stderr) = tokio::net::unix::pipe::pipe()?;
+        let (kernel, initrd) = (kernel.into_fd(), initrd.into_fd());
+        let (tag, share) = match config.share {
+            Some(Share { tag, socket }) => (tag, Some(socket)),
+            None => (String::new(), None),
+        };
+        let args = command::arguments(&Machine {
+            name: &config.name,
+            accelerator: match clock {
+                Clock::Paravirtual => backend_api::Accelerator::Kvm,
+                Clock::Tsc { .. } => backend_api::Accelerator::Emulation,
+            },
+            clock,
+            memory_mib: config.memory_bytes >> 20,
+            vcpus: config.vcpus,
+            parameters: &config.cmdline,
+            kernel: kernel.as_raw_fd(),
+            initrd: initrd.as_raw_fd(),
+            link: link_end.as_raw_fd(),
+            console: console_end.as_raw_fd(),
+            monitor: monitor_end.as_raw_fd(),
+            share: share
+                .as_ref()
+                .map(|socket| (tag.as_str(), socket.as_raw_fd())),
+        });
+        let mut inherited = vec![kernel, initrd, link_end, console_end, monitor_end];
+        inherited.extend(share);
+        let child = Program {
+            path: program,
+            args,
+            stdin: None,
+            stderr: Some(stderr_end.into_blocking_fd()?),
+            inherited,
+            // Namespaces need root, which is there exactly when it is dropped.
+            confinement: Confinement {
+                namespaces: identity.is_some(),
+                identity,
+            },
+        }
+        .spawn()?;
+        let running = Self {
+            child,
+            lost: false,
+            monitor: Monitor::new(monitor),
+            console: Tail::of(console, CONSOLE_KEPT),
+            stderr: Tail::of(stderr, STDERR_KEPT),
+        };
+        Ok((running, link))
+    }
+
+    async fn wait(&mut self) -> VmExit {
+        if self.lost {
+            return VmExit::Unknown;
+        }
+        let exit = match self.child.wait().await {
+            Ok(exit) => from_exit(exit),
+            Err(error) => {
+                tracing::warn!(%error, "cannot wait for QEMU");
+                self.lost = true;
+                VmExit::Unknown
+            }
+        };
+        self.settle().await;
+        exit
+    }
+
+    async fn settle(&self) {
+        tokio::join!(
+            self.console.settle(LAST_WORDS),
+            self.stderr.settle(LAST_WORDS)
+        );
+    }
+
+    /// Why the machine did not come up.
+    async fn explain(&mut self, error: MonitorError) -> BackendError {
+        if matches!(error, MonitorError::HungUp)
+            && let Ok(exit) = tokio::time::timeout(LAST_WORDS, self.wait()).await
+        {
+            return BackendError::Exited {
+                phase: Phase::Boot,
+                exit,
+                diagnostics: Box::new(self.diagnostics()),
+            };
+        }
+        let explained = self.monitor_error(Phase::Boot, &error);
+        // Neither running nor gone: nobody can use it.
+        let _ = self.child.kill().await;
+        explained
+    }
+
+    fn monitor_error(&self, phase: Phase, error: &MonitorError) -> BackendError {
+        BackendError::Monitor {
+            phase,
+            reason: error.to_string(),
+            diagnostics: Box::new(self.diagnostics()),
+        }
+    }
+
+    fn diagnostics(&self) -> Diagnostics {
+        Diagnostics::new(&self.console, &self.stderr)
+    }
+}
+
+#[async_trait]
+impl Vm for QemuVm {
+    async fn boot(&mut self) -> Result<LinkIo, BackendError> {
+        let state = std::mem::replace(&mut self.state, State::NeverStarted);
+        let prepared = match state {
+            State::Created(prepared) => *prepared,
+            other => {
+                let state = match &other {
+                    State::Booted(running) if running.child.pid().is_some() => "already booted",
+                    _ => "stopped",
+                };
+                self.state = other;
+                return Err(BackendError::State {
+                    phase: Phase::Boot,
+                    state,
+                });
+            }
+        };
+        let action = format!("cannot start {}", prepared.program.display());
+        let (running, link) = Running::start(prepared).map_err(|source| BackendError::System {
+            phase: Phase::Boot,
+            action,
+            source,
+        })?;
+        let running = self.state.insert_running(running);
+        if let Err(error) = running.monitor.negotiate().await {
+            return Err(running.explain(error).await);
+        }
+        Ok(Box::new(link))
+    }
+
+    fn pid(&self) -> Option<u32> {
+        self.running(Phase::Run).ok()?.child.pid()
+    }
+
+    fn diagnostics(&self) -> Diagnostics {
+        match &self.state {
+            State::Booted(running) => running.diagnostics(),
+            State::Created(_) | State::NeverStarted => Diagnostics::default(),
+        }
+    }
+
+    async fn wait(&mut self) -> VmExit {
+        match &mut self.state {
+            State::Booted(running) => running.wait().await,
+            State::Created(_) => std::future::pending().await,
+            State::NeverStarted => VmExit::NeverStarted,
+        }
+    }
+
+    async fn stop(&mut self) -> Result<(), BackendError> {
+        match &mut self.state {
+            State::Created(_) => self.state = State::NeverStarted,
+            State::NeverStarted => {}
+            State::Booted(running) if running.lost => {}
+            State::Booted(running) => {
+                running
+                    .child
+                    .kill()
+                    .await
+                    .map_err(|source| BackendError::System {
+                        phase: Phase::Stop,
+                        action: "cannot wait for QEMU's end".to_owned(),
+                        source,
+                    })?;
+                running.settle().await;
+            }
+        }
+        Ok(())
+    }
+
+    fn pause(&self) -> Option<&dyn Pause> {
+        Some(self)
+    }
+}
+
+impl State {
+    fn insert_running(&mut self, running: Running) -> &mut Running {
+        *self = Self::Booted(Box::new(running));
+        match self {
+            Self::Booted(running) => running,
+            Self::Created(_) | Self::NeverStarted => unreachable!("it was set one line above"),
+        }
+    }
+}
+
+#[async_trait]
+impl Pause for QemuVm {
+    async fn pause(&self) -> Result<(), BackendError> {
+        self.command("stop").await
+    }
+
+    async fn resume(&self) -> Result<(), BackendError> {
+        self.command("cont").await
+    }
+}
+
+fn from_exit(exit: Exit) -> VmExit {
+    match exit {
+        Exit::Code(code) => VmExit::Code(code),
+        Exit::Signal(signal) => VmExit::Signal(signal),
+    }
+}
+
+/// A connected pair: ours for tokio, and one for QEMU.
+fn socket_pair() -> io::Result<(UnixStream, OwnedFd)> {
+    let (ours, theirs) = std::os::unix::net::UnixStream::pair()?;
+    ours.set_nonblocking(true)?;
+    Ok((UnixStream::from_std(ours)?, theirs.into()))
+}
