@@ -14,6 +14,8 @@ mod prefix;
 mod progress;
 mod store;
 
+use std::process::ExitCode;
+
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 
@@ -43,14 +45,23 @@ enum Command {
     Licenses,
 }
 
-fn main() -> Result<()> {
-    let arguments = Arguments::parse();
+fn main() -> ExitCode {
+    match dispatch(&Arguments::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn dispatch(arguments: &Arguments) -> Result<()> {
     let places = Places::find()?;
-    match arguments.command {
-        Command::Build(options) => prefix::build(&places, &options),
-        Command::Kernel(options) => kernel::install(&places, &options),
+    match &arguments.command {
+        Command::Build(options) => prefix::build(&places, options),
+        Command::Kernel(options) => kernel::install(&places, options),
         Command::Initramfs => initramfs::install(&places),
-        Command::Images(options) => images::install(&places, &options),
+        Command::Images(options) => images::install(&places, options),
         Command::Layers => policy::layers::check(&places),
         Command::Licenses => policy::dependencies::check(&places),
     }

@@ -20,10 +20,7 @@ const PROGRAMS: [(&str, &str); 2] = [
 ];
 
 /// The default configuration: in the tree, and in the prefix.
-const CONFIGURATION: (&str, &str) = (
-    "packaging/config.toml",
-    "etc/cofferdam/config.toml",
-);
+const CONFIGURATION: (&str, &str) = ("packaging/config.toml", "etc/cofferdam/config.toml");
 
 /// Builds everything and lays it out.
 pub fn build(places: &Places, kernel: &kernel::Options) -> Result<()> {
@@ -47,7 +44,10 @@ pub fn build(places: &Places, kernel: &kernel::Options) -> Result<()> {
     )?;
     kernel::install(places, kernel)?;
     initramfs::install(places)?;
-    println!("ready to run: {}", places.prefix().join("bin/cofferdam").display());
+    println!(
+        "ready to run: {}",
+        places.prefix().join("bin/cofferdam").display()
+    );
     Ok(())
 }
 
@@ -71,7 +71,11 @@ pub fn place_bytes(content: &[u8], to: &Path, mode: u32) -> Result<()> {
     let mut draft = tempfile::NamedTempFile::new_in(folder)
         .with_context(|| format!("create a file in {}", folder.display()))?;
     io::Write::write_all(&mut draft, content)
-        .and_then(|()| draft.as_file().set_permissions(fs::Permissions::from_mode(mode)))
+        .and_then(|()| {
+            draft
+                .as_file()
+                .set_permissions(fs::Permissions::from_mode(mode))
+        })
         .with_context(|| format!("write {}", draft.path().display()))?;
     draft
         .persist(to)

@@ -35,7 +35,11 @@ impl Progress {
     /// One more piece is done.
     pub fn advance(&mut self) {
         self.done += 1;
-        let pause = if self.terminal { ON_TERMINAL } else { ELSEWHERE };
+        let pause = if self.terminal {
+            ON_TERMINAL
+        } else {
+            ELSEWHERE
+        };
         if self.shown.elapsed() >= pause {
             self.shown = Instant::now();
             self.show();

@@ -21,8 +21,8 @@ const RECIPE: &str = "1";
 const BUSYBOX: &str = "/bin/busybox";
 
 const DIRECTORIES: [&str; 15] = [
-    "bin", "dev", "etc", "home", "proc", "root", "run", "sbin", "sys", "usr", "usr/bin", "usr/sbin",
-    "var", "var/log", "var/tmp",
+    "bin", "dev", "etc", "home", "proc", "root", "run", "sbin", "sys", "usr", "usr/bin",
+    "usr/sbin", "var", "var/log", "var/tmp",
 ];
 
 /// Root, an ordinary daemon, and a user with supplementary groups and a home.

@@ -93,8 +93,8 @@ fn layer(root: &Path) -> Result<Vec<u8>> {
         names.sort();
         for name in names {
             let path = root.join(&name);
-            let metadata = fs::symlink_metadata(&path)
-                .with_context(|| format!("read {}", path.display()))?;
+            let metadata =
+                fs::symlink_metadata(&path).with_context(|| format!("read {}", path.display()))?;
             let left_out = LEFT_OUT.iter().any(|left_out| name == Path::new(left_out));
             if left_out && !metadata.is_dir() {
                 continue;
@@ -139,6 +139,9 @@ fn add(
     } else if kind.is_fifo() || kind.is_socket() {
         Ok(())
     } else {
-        bail!("{} is a device, which an image should not hold", name.display())
+        bail!(
+            "{} is a device, which an image should not hold",
+            name.display()
+        )
     }
 }

@@ -35,12 +35,7 @@ impl Archive {
     }
 
     /// Adds a regular file.
-    pub fn file(
-        &mut self,
-        name: &str,
-        mode: u32,
-        content: &[u8],
-    ) -> Result<(), TryFromIntError> {
+    pub fn file(&mut self, name: &str, mode: u32, content: &[u8]) -> Result<(), TryFromIntError> {
         self.entry(name, REGULAR | mode, 1, (0, 0), content)
     }
 
@@ -76,7 +71,8 @@ impl Archive {
             0, // checksum, unused in this format
         ];
         for field in fields {
-            self.bytes.extend_from_slice(format!("{field:08x}").as_bytes());
+            self.bytes
+                .extend_from_slice(format!("{field:08x}").as_bytes());
         }
         self.bytes.extend_from_slice(name.as_bytes());
         self.bytes.push(0);
@@ -99,7 +95,9 @@ mod tests {
     fn entries_have_the_documented_layout() {
         let mut archive = Archive::default();
         archive.directory("dev", 0o755).unwrap();
-        archive.character_device("dev/console", 0o600, (5, 1)).unwrap();
+        archive
+            .character_device("dev/console", 0o600, (5, 1))
+            .unwrap();
         archive.file("init", 0o755, b"hello").unwrap();
         let bytes = archive.finish().unwrap();
 
@@ -138,10 +136,7 @@ mod tests {
         ];
         for (seen, expected) in seen.iter().zip(expected) {
             let (name, mode, device, content) = expected;
-            assert_eq!(
-                *seen,
-                (name.to_owned(), mode, device, content.to_vec())
-            );
+            assert_eq!(*seen, (name.to_owned(), mode, device, content.to_vec()));
         }
         assert_eq!(seen.len(), expected.len());
     }

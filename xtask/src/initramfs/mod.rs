@@ -26,10 +26,9 @@ const DIRECTORIES: [&str; 5] = ["dev", "proc", "sys", "run", "tmp"];
 
 /// Builds the agent and puts the RAM disk into the prefix.
 pub fn install(places: &Places) -> Result<()> {
-    let libraries = command::text(
-        Command::new("pkg-config").args(["--variable=libdir", "libseccomp"]),
-    )
-    .context("find libseccomp: `make deps` installs libseccomp-dev")?;
+    let libraries =
+        command::text(Command::new("pkg-config").args(["--variable=libdir", "libseccomp"]))
+            .context("find libseccomp: `make deps` installs libseccomp-dev")?;
     // With --target, the flags stay off build scripts and procedural macros.
     command::run(
         Command::new("cargo")

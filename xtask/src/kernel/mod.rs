@@ -65,8 +65,7 @@ pub fn install(places: &Places, options: &Options) -> Result<()> {
                     let stage = store.stage()?;
                     let package = source::fetch(&store, &source)?;
                     let jobs = options.jobs.map_or_else(processors, Ok)?;
-                    let built =
-                        build::build(stage.path(), &package, &fragments, &toolchain, jobs)?;
+                    let built = build::build(stage.path(), &package, &fragments, &toolchain, jobs)?;
                     let inventory = Inventory {
                         source: &source.version,
                         compiler: &toolchain.compiler,

@@ -101,8 +101,8 @@ pub fn fetch(store: &Store, source: &Source) -> Result<PathBuf> {
     let Some(fetched) = fetched else {
         bail!("apt-get fetched no package");
     };
-    let sha256 = digest::of_file(&fetched)
-        .with_context(|| format!("read {}", fetched.display()))?;
+    let sha256 =
+        digest::of_file(&fetched).with_context(|| format!("read {}", fetched.display()))?;
     fs::rename(&fetched, &package).with_context(|| format!("write {}", package.display()))?;
     let record = record(store);
     let source = Source {
@@ -153,8 +153,7 @@ fn intact(package: &Path, source: &Source) -> Result<bool> {
     if !package.exists() {
         return Ok(false);
     }
-    let found =
-        digest::of_file(package).with_context(|| format!("read {}", package.display()))?;
+    let found = digest::of_file(package).with_context(|| format!("read {}", package.display()))?;
     Ok(found == *expected)
 }
 

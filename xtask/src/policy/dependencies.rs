@@ -30,6 +30,17 @@ struct Licences {
     allow: BTreeSet<String>,
     #[serde(default)]
     exceptions: Vec<Exception>,
+    #[serde(default)]
+    clarify: Vec<Clarification>,
+}
+
+/// A package whose manifest does not name the licence that lies beside it.
+#[derive(Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+struct Clarification {
+    name: String,
+    expression: String,
+    reason: String,
 }
 
 /// A package that may use licences which others may not.
@@ -71,12 +82,17 @@ pub fn check(places: &Places) -> Result<()> {
     let graph = Graph::read(places)?;
 
     let mut faults = Vec::new();
-    let mut unused: BTreeSet<&str> = policy
-        .licenses
-        .exceptions
-        .iter()
-        .map(|exception| exception.name.as_str())
-        .collect();
+    let licences = &policy.licenses;
+    let exceptions = licences.exceptions.iter();
+    let clarifications = licences.clarify.iter();
+    let mut unused = BTreeMap::new();
+    unused.extend(exceptions.map(|entry| (entry.name.as_str(), entry.reason.as_str())));
+    unused.extend(clarifications.map(|entry| (entry.name.as_str(), entry.reason.as_str())));
+    for (name, reason) in &unused {
+        if reason.is_empty() {
+            faults.push(format!("the licence exception for {name} has no reason"));
+        }
+    }
     let mut foreign = 0;
     for package in graph.packages() {
         let Some(source) = &package.source else {
@@ -84,7 +100,7 @@ pub fn check(places: &Places) -> Result<()> {
         };
         foreign += 1;
         unused.remove(package.name.as_str());
-        check_licence(&policy.licenses, package, &mut faults)?;
+        check_licence(licences, package, &mut faults)?;
         check_source(&policy.sources, package, source, &mut faults);
         for ban in &policy.bans.deny {
             if ban.name == package.name {
@@ -92,8 +108,10 @@ pub fn check(places: &Places) -> Result<()> {
             }
         }
     }
-    for name in unused {
-        faults.push(format!("the licence exception for {name} is no longer used"));
+    for name in unused.into_keys() {
+        faults.push(format!(
+            "the licence exception for {name} is no longer used"
+        ));
     }
     for (folder, member) in graph.members()? {
         let closure = graph.closure(member)?;
@@ -107,21 +125,17 @@ pub fn check(places: &Places) -> Result<()> {
     Ok(())
 }
 
-fn check_licence(
-    licences: &Licences,
-    package: &Package,
-    faults: &mut Vec<String>,
-) -> Result<()> {
-    let Some(expression) = &package.license else {
+fn check_licence(licences: &Licences, package: &Package, faults: &mut Vec<String>) -> Result<()> {
+    let mut clarifications = licences.clarify.iter();
+    let clarified = clarifications.find(|entry| entry.name == package.name);
+    let named = package.license.as_ref();
+    let Some(expression) = named.or(clarified.map(|entry| &entry.expression)) else {
         faults.push(format!("{} names no licence", describe(package)));
         return Ok(());
     };
     let mut allowed = licences.allow.clone();
     for exception in &licences.exceptions {
         if exception.name == package.name {
-            if exception.reason.is_empty() {
-                faults.push(format!("the exception for {} has no reason", package.name));
-            }
             allowed.extend(exception.allow.iter().cloned());
         }
     }

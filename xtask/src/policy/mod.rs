@@ -1,6 +1,6 @@
 //! What the workspace promises about itself: which way dependencies point, and whose code it uses.
 
 pub mod dependencies;
-pub mod layers;
 mod graph;
+pub mod layers;
 mod licence;

@@ -1,0 +1,62 @@
+# The few commands that everybody needs. CONTRIBUTING.md has those for developers (cargo xtask …).
+#
+#   make run                               build everything, run a container in a virtual machine
+#   make test                              all tests (as root)
+#   make build                             programs, guest kernel and guest image in target/cofferdam
+#   make install [PREFIX=…] [DESTDIR=…]    what `make build` made
+#   make uninstall [PREFIX=…] [DESTDIR=…]  exactly that
+#   make bench                             timings and memory, beside other runtimes
+
+PREFIX ?= /usr/local
+CARGO ?= cargo
+TARGET := $(if $(CARGO_TARGET_DIR),$(CARGO_TARGET_DIR),target)
+PREPARED := $(TARGET)/cofferdam
+RUNTIME := $(abspath $(PREPARED))/bin/cofferdam
+
+.PHONY: run build test conformance install uninstall bench check deps deps-build deps-run
+
+run: build
+	$(CARGO) xtask images busybox
+	packaging/demo.sh $(PREPARED) $(TARGET)/images/busybox.oci
+
+build: deps-build
+	$(CARGO) xtask build
+
+# Unit and integration tests first, then the conformance cases: on runc and crun, which proves the
+# cases, and on ours.
+test: deps build
+	$(CARGO) xtask images
+	$(CARGO) test --locked --workspace
+	$(MAKE) conformance
+
+conformance:
+	$(CARGO) build --locked --package conformance
+	$(TARGET)/debug/conformance --runtime runc
+	$(TARGET)/debug/conformance --runtime crun --hide-unified-cgroup
+	$(TARGET)/debug/conformance --runtime $(RUNTIME) --expect-vm
+
+# What needs neither root nor a virtual machine: formatting, lints, layers, licences.
+check:
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
+	$(CARGO) xtask layers
+	$(CARGO) xtask licenses
+
+bench: deps build
+	$(CARGO) xtask images
+	$(CARGO) run --locked --release --package bench
+
+install:
+	packaging/install.sh install $(PREPARED) $(PREFIX) $(DESTDIR)
+
+uninstall:
+	packaging/install.sh uninstall $(PREPARED) $(PREFIX) $(DESTDIR)
+
+deps:
+	packaging/deps.sh test
+
+deps-build:
+	packaging/deps.sh build
+
+deps-run:
+	packaging/deps.sh run
