@@ -57,6 +57,12 @@ impl Reference {
         self.inner.registry()
     }
 
+    /// The repository at the registry, e.g. `library/busybox`.
+    #[must_use]
+    pub fn repository(&self) -> &str {
+        self.inner.repository()
+    }
+
     /// The digest, when the reference has one.
     #[must_use]
     pub fn digest(&self) -> Option<&str> {

@@ -1,0 +1,1 @@
+//! Sources, through the public interface.

@@ -1,0 +1,1 @@
+//! Unpacking, one behaviour a test.
