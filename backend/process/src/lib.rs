@@ -9,4 +9,4 @@ pub mod namespace;
 mod spawn;
 
 pub use child::{Child, Exit};
-pub use spawn::{Confinement, Identity, Program};
+pub use spawn::{Confinement, Device, Identity, Program};

@@ -6,15 +6,16 @@
 // UNSAFETY: what runs between fork and exec must be async-signal-safe: `enter` only makes system calls on values that
 // were prepared before the fork, and allocates nothing.
 
-use std::ffi::OsString;
+use std::ffi::{CStr, OsString};
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
-use rustix::fs::{CWD, Mode};
+use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, chownat, makedev, mknodat, openat};
 use rustix::io::{FdFlags, fcntl_setfd};
+use rustix::mount::{MountFlags, mount};
 use rustix::process::{
     Pid, Resource, Rlimit, Signal, getppid, set_parent_process_death_signal, setrlimit, setsid,
     umask,
@@ -37,6 +38,15 @@ pub struct Identity {
     pub groups: Vec<u32>,
 }
 
+/// A character device that the host keeps to root.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Device {
+    /// Its name in `/dev`.
+    pub name: &'static CStr,
+    /// Its major and minor numbers.
+    pub number: (u32, u32),
+}
+
 /// What a child may not do, beside what every child may not: gain privileges by exec, dump core, use the caller's
 /// session, environment, working directory and descriptors, outlive the caller.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -45,6 +55,9 @@ pub struct Confinement {
     pub identity: Option<Identity>,
     /// Whether the child gets mount, IPC and network namespaces of its own, all mounts seen read-only. Needs root.
     pub namespaces: bool,
+    /// A device that the child gets as its own, in a `/dev` that holds nothing else. Needs `namespaces` and an
+    /// identity.
+    pub device: Option<Device>,
 }
 
 /// A program to start.
@@ -130,6 +143,11 @@ impl Steps {
         umask(Mode::RWXG | Mode::RWXO);
         if self.confinement.namespaces {
             own_namespaces()?;
+            if let (Some(device), Some(identity)) =
+                (&self.confinement.device, &self.confinement.identity)
+            {
+                give(device, identity)?;
+            }
             let everywhere = Restriction {
                 read_only: true,
                 inert: false,
@@ -152,6 +170,33 @@ impl Steps {
         }
         Ok(())
     }
+}
+
+/// Covers `/dev` with one device that belongs to the child.
+fn give(device: &Device, identity: &Identity) -> rustix::io::Result<()> {
+    let flags = MountFlags::NOSUID | MountFlags::NOEXEC;
+    mount(c"tmpfs", c"/dev", c"tmpfs", flags, c"mode=0755,size=64k")?;
+    let folder = openat(
+        CWD,
+        c"/dev",
+        OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC,
+        Mode::empty(),
+    )?;
+    let (major, minor) = device.number;
+    mknodat(
+        &folder,
+        device.name,
+        FileType::CharacterDevice,
+        Mode::RUSR | Mode::WUSR,
+        makedev(major, minor),
+    )?;
+    chownat(
+        &folder,
+        device.name,
+        Some(Uid::from_raw(identity.uid)),
+        Some(Gid::from_raw(identity.gid)),
+        AtFlags::SYMLINK_NOFOLLOW,
+    )
 }
 
 fn close_all_on_exec() -> rustix::io::Result<()> {

@@ -8,10 +8,10 @@ use async_trait::async_trait;
 use backend_api::{
     Accelerator, Backend, BackendError, Capabilities, Phase, Privileges, Vm, VmConfig,
 };
-use backend_process::Identity;
+use backend_process::{Confinement, Device, Identity};
 
 use crate::command::{self, Clock};
-use crate::host;
+use crate::host::{self, Access};
 use crate::image::{self, Image};
 use crate::tsc;
 use crate::vm::{Prepared, QemuVm};
@@ -23,6 +23,12 @@ const PROGRAM: &str = "qemu-system-x86_64";
 const DEFAULT_PATH: &str = "/usr/local/bin:/usr/bin:/bin";
 
 const KVM: &str = "/dev/kvm";
+
+/// The same (Linux `Documentation/admin-guide/devices.txt`).
+const KVM_DEVICE: Device = Device {
+    name: c"kvm",
+    number: (10, 232),
+};
 
 /// The most virtual CPUs that a machine gets.
 const MAX_VCPUS: u32 = 64;
@@ -122,8 +128,8 @@ impl QemuBackend {
         Ok(())
     }
 
-    /// The user that QEMU becomes, with the group that may use KVM.
-    fn identity(&self, privileges: Privileges) -> Result<Option<Identity>, BackendError> {
+    /// The user that QEMU becomes, with the way to KVM.
+    fn confinement(&self, privileges: Privileges) -> Result<Confinement, BackendError> {
         let kvm = self.config.accelerator == Accelerator::Kvm;
         let fail = |source| BackendError::Accelerator {
             device: KVM,
@@ -133,13 +139,23 @@ impl QemuBackend {
             host::open_kvm(Path::new(KVM)).map_err(fail)?;
         }
         let Privileges::Drop { uid, gid } = privileges else {
-            return Ok(None);
+            return Ok(Confinement::default());
         };
         let mut groups = Vec::new();
+        let mut device = None;
         if kvm {
-            groups.extend(host::group_of_kvm(Path::new(KVM)).map_err(fail)?);
+            match host::access(Path::new(KVM)).map_err(fail)? {
+                Access::Everybody => {}
+                Access::Group(group) => groups.push(group),
+                Access::Root => device = Some(KVM_DEVICE),
+            }
         }
-        Ok(Some(Identity { uid, gid, groups }))
+        // Namespaces need root, which is there when it is to be dropped.
+        Ok(Confinement {
+            identity: Some(Identity { uid, gid, groups }),
+            namespaces: true,
+            device,
+        })
     }
 }
 
@@ -162,8 +178,9 @@ impl Backend for QemuBackend {
     async fn create(&self, config: VmConfig) -> Result<Box<dyn Vm>, BackendError> {
         self.check(&config)?;
         let program = self.program()?;
-        let identity = self.identity(config.privileges)?;
-        let reader = identity
+        let confinement = self.confinement(config.privileges)?;
+        let reader = confinement
+            .identity
             .as_ref()
             .map(|identity| (identity.uid, identity.gid));
         let kernel = Image::open("guest kernel", &config.kernel, reader)?;
@@ -192,7 +209,7 @@ impl Backend for QemuBackend {
         };
         let prepared = Prepared {
             program,
-            identity,
+            confinement,
             kernel,
             initrd,
             clock,

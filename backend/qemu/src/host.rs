@@ -39,14 +39,25 @@ pub fn open_kvm(device: &Path) -> io::Result<()> {
     }
 }
 
-/// The group that a user other than root needs to open the KVM device; none when everybody may.
-pub fn group_of_kvm(device: &Path) -> io::Result<Option<u32>> {
+/// How a user other than root gets to a device.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Access {
+    /// Everybody may use it.
+    Everybody,
+    /// This group may.
+    Group(u32),
+    /// Only root may.
+    Root,
+}
+
+/// Who may read and write a device.
+pub fn access(device: &Path) -> io::Result<Access> {
     let metadata = fs::metadata(device)?;
-    match metadata.mode() {
-        mode if mode & 0o006 == 0o006 => Ok(None),
-        mode if mode & 0o060 == 0o060 => Ok(Some(metadata.gid())),
-        _ => Err(invalid("no group may read and write it")),
-    }
+    Ok(match metadata.mode() {
+        mode if mode & 0o006 == 0o006 => Access::Everybody,
+        mode if mode & 0o060 == 0o060 && metadata.gid() != 0 => Access::Group(metadata.gid()),
+        _ => Access::Root,
+    })
 }
 
 fn invalid(reason: &'static str) -> io::Error {

@@ -9,7 +9,7 @@ use async_trait::async_trait;
 use backend_api::{
     BackendError, Diagnostics, LinkIo, Pause, Phase, Share, Tail, Vm, VmConfig, VmExit,
 };
-use backend_process::{Child, Confinement, Exit, Identity, Program};
+use backend_process::{Child, Confinement, Exit, Program};
 use tokio::net::UnixStream;
 
 use crate::command::{self, Clock, Machine};
@@ -29,7 +29,7 @@ const LAST_WORDS: Duration = Duration::from_millis(200);
 #[derive(Debug)]
 pub struct Prepared {
     pub program: PathBuf,
-    pub identity: Option<Identity>,
+    pub confinement: Confinement,
     pub kernel: Image,
     pub initrd: Image,
     pub clock: Clock,
@@ -94,7 +94,7 @@ impl Running {
     fn start(prepared: Prepared) -> io::Result<(Self, UnixStream)> {
         let Prepared {
             program,
-            identity,
+            confinement,
             kernel,
             initrd,
             clock,
@@ -136,11 +136,7 @@ impl Running {
             stdin: None,
             stderr: Some(stderr_end.into_blocking_fd()?),
             inherited,
-            // Namespaces need root, which is there exactly when it is dropped.
-            confinement: Confinement {
-                namespaces: identity.is_some(),
-                identity,
-            },
+            confinement,
         }
         .spawn()?;
         let running = Self {

@@ -28,13 +28,12 @@ pub struct Entry {
     /// Where it is in the share: a relative path of plain names, e.g. `c1/rootfs`. Entries must not lie in each other.
     pub path: PathBuf,
     /// What it is.
-    #[serde(flatten)]
     pub kind: EntryKind,
 }
 
 /// What an [`Entry`] shows.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case", tag = "kind")]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum EntryKind {
     /// A directory or a single file of the host (also a socket, fifo or device node: the guest sees the node only).
     Bind {

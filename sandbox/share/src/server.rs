@@ -20,6 +20,9 @@ use crate::{Answer, Entry, EntryError, Launch, MESSAGE_LIMIT};
 /// How much of the server's stderr is kept for errors.
 const STDERR_KEPT: usize = 4096;
 
+/// How long the last words of a dead server may take to arrive.
+const LAST_WORDS: Duration = Duration::from_millis(200);
+
 /// How many requests a server works on at once. Enough to keep a guest of a few CPUs busy while one request waits for
 /// a disk; each costs the server memory.
 const THREADS: usize = 2;
@@ -189,6 +192,7 @@ impl ShareServer {
     /// When something else has reaped the process.
     pub async fn wait(&mut self) -> Result<Exit, ShareError> {
         let exit = self.child.wait().await;
+        self.stderr.settle(LAST_WORDS).await;
         exit.map_err(|source| self.system("wait for", source))
     }
 
@@ -203,6 +207,7 @@ impl ShareServer {
             Ok(exit) => exit,
             Err(_elapsed) => self.child.kill().await,
         };
+        self.stderr.settle(LAST_WORDS).await;
         exit.map_err(|source| self.system("end", source))
     }
 
