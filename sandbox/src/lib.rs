@@ -1,1 +1,23 @@
 //! Sandboxes: a virtual machine that holds containers, which hold processes.
+//!
+//! - [`Sandbox`], [`Container`] and [`Process`] are the virtual machine and what runs in it, for any Rust program.
+//! - [`driver`] keeps a sandbox alive behind the OCI command; [`control`] is how commands reach it.
+//! - [`state`] is what is written down, [`spec`] what a bundle asks for, [`config`] what the host's owner decides.
+
+pub mod backend;
+pub mod client;
+pub mod config;
+pub mod control;
+pub mod driver;
+mod error;
+mod hooks;
+mod id;
+mod sandbox;
+pub mod spec;
+pub mod state;
+pub mod stdio;
+
+pub use error::{SandboxError, chain};
+pub use hooks::{HookError, run as run_hooks};
+pub use id::{ContainerId, IdError};
+pub use sandbox::{Container, Event, Lifecycle, Process, Sandbox, SandboxOptions, WrongState};

@@ -1,0 +1,6 @@
+//! What stands for a container's process on the host.
+
+pub mod driver;
+pub mod proxy;
+pub mod spawn;
+pub mod terminal;

@@ -1,0 +1,94 @@
+//! Starting our own program again, as driver or proxy. It gets its socket as stdin.
+
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::process::{Child, Command, Stdio};
+
+use anyhow::{Context as _, Result};
+
+use crate::context::Context;
+
+/// The running program, also when its file was replaced.
+const OURSELVES: &str = "/proc/self/exe";
+
+/// Starts a driver with its end of the socket to us.
+pub fn driver(context: &Context, id: &str, socket: UnixStream) -> io::Result<Child> {
+    let mut command = Command::new(OURSELVES);
+    command.args(["driver", "--id", id]);
+    if let Some(log) = &context.log {
+        command
+            .arg("--log")
+            .arg(std::path::absolute(log)?)
+            .args(["--log-format", context.log_format.as_str()]);
+    }
+    if context.debug {
+        command.arg("--debug");
+    }
+    command
+        .stdin(OwnedFd::from(socket))
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+}
+
+/// Starts a proxy that speaks over `socket`; `terminal` becomes its controlling terminal.
+pub fn proxy(id: &str, socket: UnixStream, terminal: Option<OwnedFd>) -> io::Result<Child> {
+    let mut command = Command::new(OURSELVES);
+    command.args(["proxy", "--id", id]);
+    if terminal.is_some() {
+        command.arg("--terminal");
+    }
+    let stdout = terminal.map_or_else(Stdio::null, Stdio::from);
+    command
+        .stdin(OwnedFd::from(socket))
+        .stdout(stdout)
+        .stderr(Stdio::null())
+        .spawn()
+}
+
+/// Takes the socket from stdin, and closes every descriptor beyond stdio that came along: they belong to a caller who
+/// waits for their ends.
+pub fn adopt_socket() -> Result<UnixStream> {
+    for number in inherited().context("cannot list our descriptors")? {
+        // Gone already: the one that listed them.
+        let _gone = nix::unistd::close(number);
+    }
+    let socket = io::stdin()
+        .as_fd()
+        .try_clone_to_owned()
+        .context("cannot take the socket")?;
+    let null = std::fs::File::options()
+        .read(true)
+        .write(true)
+        .open("/dev/null")
+        .context("cannot open /dev/null")?;
+    rustix::stdio::dup2_stdin(&null).context("cannot release stdin")?;
+    Ok(socket.into())
+}
+
+fn inherited() -> io::Result<Vec<i32>> {
+    let listing = std::fs::read_dir("/proc/self/fd")?;
+    let numbers = listing.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
+    Ok(numbers.filter(|&number: &i32| number > 2).collect())
+}
+
+/// The pid of a child as the kernel counts.
+pub fn pid(child: &Child) -> i32 {
+    child.id().cast_signed()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lists_open_descriptors() {
+        let file = std::fs::File::open("/dev/null").unwrap();
+        assert!(
+            inherited()
+                .unwrap()
+                .contains(&std::os::fd::AsRawFd::as_raw_fd(&file))
+        );
+    }
+}

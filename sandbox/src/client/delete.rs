@@ -1,0 +1,88 @@
+//! Removing a container and all that is left of it, whatever was killed before.
+
+use std::time::Duration;
+
+use crate::client::Client;
+use crate::driver::oci_state;
+use crate::error::{SandboxError, chain};
+use crate::hooks;
+use crate::id::ContainerId;
+use crate::sandbox::WrongState;
+use crate::state::{ProcessIdentity, Status, Store};
+
+/// How long a killed process may take to be gone.
+const DEATH_DEADLINE: Duration = Duration::from_secs(20);
+/// How long a driver whose container has ended may take to be gone by itself.
+const CLEARING_DEADLINE: Duration = Duration::from_secs(20);
+
+/// Removes a stopped container; with `force` whatever state it is in.
+///
+/// # Errors
+/// [`SandboxError::Wrong`] when it has not stopped and force is not used; when something does not go away.
+pub fn delete(store: &Store, id: &ContainerId, force: bool) -> Result<(), SandboxError> {
+    let mut client = Client::find(store, id)?;
+    if !force {
+        match client.status()? {
+            Status::Stopped => {}
+            status => {
+                return Err(WrongState {
+                    action: "delete",
+                    status,
+                }
+                .into());
+            }
+        }
+    }
+    // A creator that is at work would bring up a driver behind our back: it goes first.
+    if client.record.driver.is_none()
+        && client.record.exit.is_none()
+        && client.record.creator != ProcessIdentity::current()
+    {
+        end(client.record.creator, "the creating command")?;
+        client = Client::find(store, id)?;
+    }
+    if let Some(driver) = client.record.driver {
+        if client.record.exit.is_some() {
+            let _killed_next = driver.wait(CLEARING_DEADLINE);
+        }
+        end(driver, "the driver")?;
+    }
+    // They were ended by the kernel with the driver: this waits until they are gone.
+    for helper in &client.record.helpers {
+        end(*helper, "the VMM or file server")?;
+    }
+    if let Some(init) = client
+        .record
+        .init
+        .filter(|init| *init != ProcessIdentity::current())
+    {
+        // It tells its parent the exit status, which it may be about to do.
+        let patience = if client.record.exit.is_some() {
+            Duration::from_secs(5)
+        } else {
+            Duration::ZERO
+        };
+        if !init.wait(patience) {
+            end(init, "the proxy")?;
+        }
+    }
+    let state = serde_json::to_vec(&oci_state(&client.record, Status::Stopped)).unwrap_or_default();
+    store.remove(id)?;
+    // runtime-spec 1.2: a poststop hook that fails is warned of, and the rest goes on.
+    for hook in &client.record.poststop {
+        if let Err(error) = hooks::run("poststop", std::slice::from_ref(hook), &state) {
+            tracing::warn!(error = chain(&error), "poststop hook failed");
+        }
+    }
+    Ok(())
+}
+
+fn end(process: ProcessIdentity, what: &str) -> Result<(), SandboxError> {
+    if process.kill_and_wait(DEATH_DEADLINE) {
+        return Ok(());
+    }
+    Err(SandboxError::System {
+        action: format!("end {what} (pid {})", process.pid),
+        source: std::io::ErrorKind::TimedOut.into(),
+    })
+}

@@ -1,0 +1,134 @@
+//! Making a container: its record, its driver, and the handing over of both.
+
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
+use std::process::Child;
+use std::time::SystemTime;
+
+use oci_spec::runtime::Spec;
+
+use crate::config::Config;
+use crate::control::{Adopted, Channel, ChannelError, HostStdio, Launch, Launched};
+use crate::error::SandboxError;
+use crate::id::ContainerId;
+use crate::spec::{self, Rootfs};
+use crate::state::{ProcessIdentity, Record, RunRecord, Store};
+
+/// A container that is asked for.
+#[derive(Debug)]
+pub struct NewContainer {
+    /// The state directory.
+    pub store: Store,
+    /// Its name.
+    pub id: ContainerId,
+    /// How sandboxes are made here.
+    pub config: Config,
+    /// Absolute path.
+    pub bundle: PathBuf,
+    /// As read from the bundle.
+    pub spec: Spec,
+    /// Where its root file system comes from.
+    pub rootfs: Rootfs,
+    /// Only of containers that `cofferdam run IMAGE` makes.
+    pub run: Option<RunRecord>,
+}
+
+/// A container that is made and will be undone unless it is kept.
+#[derive(Debug)]
+pub struct Undecided {
+    command: Channel,
+    /// The driver, our child until the calling process ends.
+    pub driver: Child,
+}
+
+impl NewContainer {
+    /// Refuses what cannot be done and takes the name. Undo with [`Store::remove`].
+    ///
+    /// # Errors
+    /// What is wrong with the spec; that the name is taken.
+    pub fn register(&self) -> Result<(), SandboxError> {
+        spec::check(&self.spec, &self.bundle)?;
+        let root = self.spec.root().clone().unwrap_or_default();
+        self.store.create(&Record {
+            id: self.id.clone(),
+            bundle: self.bundle.clone(),
+            rootfs: self.bundle.join(root.path()),
+            created: humantime::format_rfc3339_nanos(SystemTime::now()).to_string(),
+            annotations: self.spec.annotations().clone().unwrap_or_default(),
+            creator: ProcessIdentity::current(),
+            driver: None,
+            init: None,
+            helpers: Vec::new(),
+            poststop: self
+                .spec
+                .hooks()
+                .as_ref()
+                .and_then(|hooks| hooks.poststop().clone())
+                .unwrap_or_default(),
+            exit: None,
+            run: self.run.clone(),
+        })?;
+        Ok(())
+    }
+}
+
+/// Has a driver make the registered container. `start_driver` starts the driver program with this socket to run
+/// [`crate::driver::main`] on; `proxy` is the driver's end of the socket to the proxy.
+///
+/// # Errors
+/// What the driver could not do.
+pub fn launch(
+    new: NewContainer,
+    stdio: HostStdio,
+    descriptors: &[BorrowedFd<'_>],
+    proxy: (ProcessIdentity, UnixStream),
+    start_driver: impl FnOnce(UnixStream) -> std::io::Result<Child>,
+) -> Result<Undecided, SandboxError> {
+    const PHASE: &str = "creating the container";
+    let lost = |source| SandboxError::Channel {
+        phase: PHASE,
+        source,
+    };
+    let (ours, theirs) = UnixStream::pair().map_err(SandboxError::system("make a socket"))?;
+    let driver = start_driver(theirs).map_err(SandboxError::system("start the driver"))?;
+    let mut command = Channel::new(ours);
+    let launch = Launch {
+        root: new.store.root().to_owned(),
+        id: new.id,
+        config: new.config,
+        spec: Box::new(new.spec),
+        rootfs: new.rootfs,
+        stdio,
+        proxy: proxy.0,
+    };
+    let mut all = descriptors.to_vec();
+    all.push(proxy.1.as_fd());
+    command.send(&launch, &all).map_err(lost)?;
+    drop(proxy.1);
+    match command.receive::<Launched>() {
+        Ok((Launched::Created, _)) => Ok(Undecided { command, driver }),
+        Ok((Launched::Failed(failure), _)) => Err(SandboxError::Process(failure)),
+        Err(ChannelError::Closed) => Err(SandboxError::Gone {
+            phase: PHASE,
+            reason: "its driver was ended".to_owned(),
+        }),
+        Err(source) => Err(lost(source)),
+    }
+}
+
+impl Undecided {
+    /// The driver is on its own from now on.
+    ///
+    /// # Errors
+    /// When it is gone.
+    pub fn keep(self) -> Result<Child, SandboxError> {
+        self.command
+            .send(&Adopted, &[])
+            .map_err(|source| SandboxError::Channel {
+                phase: "handing the container over",
+                source,
+            })?;
+        Ok(self.driver)
+    }
+}

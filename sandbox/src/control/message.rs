@@ -1,0 +1,189 @@
+//! What commands and the driver of a sandbox say to each other.
+
+use oci_spec::runtime::{LinuxResources, Process, Spec};
+use serde::{Deserialize, Serialize};
+
+use crate::config::Config;
+use crate::id::ContainerId;
+use crate::spec::Rootfs;
+use crate::state::{ExitStatus, ProcessIdentity, Status};
+
+/// First message to a new driver. Its descriptors: those of [`HostStdio`], then the socket to the proxy that stands
+/// for the container's first process.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Launch {
+    /// The state directory.
+    pub root: std::path::PathBuf,
+    /// The container, whose record exists.
+    pub id: ContainerId,
+    /// As loaded by the command.
+    pub config: Config,
+    /// As read from the bundle.
+    pub spec: Box<Spec>,
+    /// Where the root file system comes from.
+    pub rootfs: Rootfs,
+    /// What the descriptors are.
+    pub stdio: HostStdio,
+    /// The proxy, as hooks and `state` show it.
+    pub proxy: ProcessIdentity,
+}
+
+/// Where a process's stdio goes on the host.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum HostStdio {
+    /// Three descriptors come along: stdin, stdout and stderr.
+    Pipes,
+    /// Two descriptors come along, to read from and to write to: ends of one terminal.
+    Terminal,
+    /// stdin is empty; stdout and stderr are written to a log that the driver opens.
+    Log(std::path::PathBuf),
+}
+
+impl HostStdio {
+    /// How many descriptors come with it.
+    #[must_use]
+    pub fn descriptors(&self) -> usize {
+        match self {
+            Self::Pipes => 3,
+            Self::Terminal => 2,
+            Self::Log(_) => 0,
+        }
+    }
+}
+
+/// What the driver answers to [`Launch`].
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Launched {
+    /// The container is created. The command answers with [`Adopted`], or the driver undoes everything.
+    Created,
+    /// It could not be.
+    Failed(Failure),
+}
+
+/// The command that launched a driver has written down what it must; from now on the driver is on its own.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Adopted;
+
+/// A request to a running driver, one per connection.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Request {
+    /// Which state the container is in.
+    Status,
+    /// Run the container's process.
+    Start,
+    /// Signal the container's first process, or all.
+    Kill {
+        /// Linux signal number.
+        signal: u8,
+        /// Every process of the container.
+        all: bool,
+    },
+    /// Run one more process; the connection becomes that process's (see [`ProcessRequest`]).
+    Exec {
+        /// The process object.
+        process: Box<Process>,
+        /// What the descriptors are that come along.
+        stdio: HostStdio,
+    },
+    /// Freeze.
+    Pause,
+    /// Thaw.
+    Resume,
+    /// Change limits.
+    Update {
+        /// Only what changes.
+        resources: Box<LinuxResources>,
+    },
+    /// runc's statistics object.
+    Stats,
+    /// The container's processes.
+    Processes,
+    /// End the sandbox now, whatever runs in it.
+    Destroy,
+}
+
+/// Answer to a [`Request`].
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Reply {
+    /// Done.
+    Done,
+    /// To [`Request::Status`].
+    Status(Status),
+    /// To [`Request::Stats`]: the `data` object of runc's `events`.
+    Stats(serde_json::Value),
+    /// To [`Request::Processes`].
+    Processes(Vec<ProcessEntry>),
+    /// Not done.
+    Failed(Failure),
+}
+
+/// One process inside a container.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProcessEntry {
+    /// In the guest.
+    pub pid: u32,
+    /// In the guest.
+    pub ppid: u32,
+    /// In the container.
+    pub uid: u32,
+    /// Processor time used, in milliseconds.
+    pub cpu_time_ms: u64,
+    /// Seconds since the epoch.
+    pub started: i64,
+    /// Command line.
+    pub command: String,
+}
+
+/// Why something was not done, for other processes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Failure {
+    /// What callers tell apart.
+    pub kind: FailureKind,
+    /// One text with the whole chain of causes.
+    pub message: String,
+}
+
+/// Causes that callers tell apart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FailureKind {
+    /// The program is not there: exit code 127.
+    CommandNotFound,
+    /// The program cannot be run: exit code 126.
+    CommandNotExecutable,
+    /// Not in this state.
+    State,
+    /// Anything else.
+    Other,
+}
+
+/// From whoever stands for a process on the host, to the driver.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ProcessRequest {
+    /// Signal the process.
+    Signal(u8),
+    /// Its terminal has changed.
+    Resize {
+        /// Characters.
+        rows: u16,
+        /// Characters.
+        columns: u16,
+    },
+}
+
+/// From the driver, about one process.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ProcessEvent {
+    /// It runs.
+    Started,
+    /// It could not be started.
+    Failed(Failure),
+    /// It ended and all its output is written.
+    Exited(ExitStatus),
+}

@@ -1,0 +1,207 @@
+//! From a launch message to a created container.
+
+use std::fs;
+use std::os::fd::OwnedFd;
+use std::os::unix::net::{UnixListener, UnixStream};
+
+use oci_spec::runtime::Hook;
+
+use crate::control::{
+    Adopted, AsyncChannel, ChannelError, HostStdio, Launch, Launched, ProcessEvent, SOCKET,
+};
+use crate::driver::adopted::{self, Driver};
+use crate::driver::oci_state::oci_state;
+use crate::error::SandboxError;
+use crate::hooks;
+use crate::sandbox::{Container, Sandbox, SandboxOptions};
+use crate::spec;
+use crate::state::{ExitStatus, ProcessIdentity, Status, Store};
+use crate::stdio::{Log, Stdio};
+
+/// The whole life of a driver whose launching command is at the other end of `socket`.
+///
+/// # Errors
+/// When that command cannot be understood; everything else is told to it.
+pub async fn main(socket: UnixStream) -> Result<(), SandboxError> {
+    let lost = |source| SandboxError::Channel {
+        phase: "launching the driver",
+        source,
+    };
+    let mut command =
+        AsyncChannel::new(socket).map_err(SandboxError::system("watch the launching command"))?;
+    let (launch, mut descriptors) = command.receive::<Launch>().await.map_err(lost)?;
+    let proxy = descriptors
+        .pop()
+        .ok_or_else(|| lost(ChannelError::Malformed("no proxy".to_owned())))?;
+    let proxy = AsyncChannel::new(proxy.into()).map_err(SandboxError::system("watch the proxy"))?;
+
+    // A command that is killed meanwhile must not leave a sandbox nobody knows of: dropping the future undoes it.
+    let prepared = tokio::select! {
+        prepared = prepare(&launch, descriptors) => prepared,
+        gone = command.receive::<Adopted>() => {
+            tracing::info!(?gone, "the launching command is gone");
+            return Ok(());
+        }
+    };
+    let (sandbox, container, listener) = match prepared {
+        Ok(prepared) => prepared,
+        Err(error) => {
+            command
+                .send(&Launched::Failed(error.failure()))
+                .await
+                .map_err(lost)?;
+            return Ok(());
+        }
+    };
+    let adopted = async {
+        command.send(&Launched::Created).await?;
+        command.receive::<Adopted>().await
+    };
+    if let Err(error) = adopted.await {
+        tracing::info!(%error, "the launching command is gone");
+        sandbox.kill().await;
+        return Ok(());
+    }
+    drop(command);
+    adopted::serve(
+        Driver {
+            launch,
+            sandbox,
+            container,
+        },
+        listener,
+        proxy,
+    )
+    .await;
+    Ok(())
+}
+
+async fn prepare(
+    launch: &Launch,
+    descriptors: Vec<OwnedFd>,
+) -> Result<(Sandbox, Container, UnixListener), SandboxError> {
+    let store = Store::open(&launch.root)?;
+    let record = store.update(&launch.id, |record| {
+        record.driver = Some(ProcessIdentity::current());
+        record.init = Some(launch.proxy);
+    })?;
+    let stdio = stdio(&launch.stdio, descriptors)?;
+    let guest_spec = spec::rewrite(&launch.id, &launch.spec, &record.bundle, &launch.rootfs)?;
+    let hostname = launch
+        .spec
+        .hostname()
+        .clone()
+        .unwrap_or_else(|| launch.id.to_string());
+    let sandbox = Sandbox::boot(
+        &launch.config,
+        SandboxOptions {
+            name: launch.id.to_string(),
+            hostname: hostname.chars().take(64).collect(),
+            size: spec::size(&launch.spec, &launch.config),
+            entries: guest_spec.entries.clone(),
+        },
+    )
+    .await?;
+    let made = async {
+        store.update(&launch.id, |record| {
+            record.helpers = sandbox
+                .processes()
+                .iter()
+                .filter_map(|pid| ProcessIdentity::of(pid.cast_signed()))
+                .collect();
+        })?;
+        if let Some(stages) = launch.spec.hooks() {
+            let state =
+                serde_json::to_vec(&oci_state(&record, Status::Creating)).unwrap_or_default();
+            // Deprecated, and still what engines set networks up with.
+            let prestart = stages.prestart().clone();
+            run_hooks("prestart", prestart, &state).await?;
+            run_hooks("createRuntime", stages.create_runtime().clone(), &state).await?;
+        }
+        let container = sandbox.create(&launch.id, &guest_spec, stdio).await?;
+        let listener = listen(&store, launch)?;
+        Ok((container, listener))
+    };
+    match made.await {
+        Ok((container, listener)) => Ok((sandbox, container, listener)),
+        Err(error) => {
+            sandbox.kill().await;
+            Err(error)
+        }
+    }
+}
+
+/// Hooks block; the driver's one thread must not.
+pub(super) async fn run_hooks(
+    stage: &'static str,
+    hooks: Option<Vec<Hook>>,
+    state: &[u8],
+) -> Result<(), SandboxError> {
+    let Some(hooks) = hooks.filter(|hooks| !hooks.is_empty()) else {
+        return Ok(());
+    };
+    let state = state.to_vec();
+    match tokio::task::spawn_blocking(move || hooks::run(stage, &hooks, &state)).await {
+        Ok(result) => Ok(result?),
+        Err(error) => Err(SandboxError::system(format!("run {stage} hooks"))(
+            error.into(),
+        )),
+    }
+}
+
+/// The control socket; reached through the folder's descriptor, since a socket's path may have 108 bytes only.
+fn listen(store: &Store, launch: &Launch) -> Result<UnixListener, SandboxError> {
+    let folder = store.folder(&launch.id);
+    let handle = fs::File::open(&folder)
+        .map_err(SandboxError::system(format!("open {}", folder.display())))?;
+    let path = format!(
+        "/proc/self/fd/{}/{SOCKET}",
+        std::os::fd::AsRawFd::as_raw_fd(&handle)
+    );
+    UnixListener::bind(path).map_err(SandboxError::system(format!(
+        "listen on {}/{SOCKET}",
+        folder.display()
+    )))
+}
+
+/// The descriptors as a process's stdio.
+pub(super) fn stdio(kind: &HostStdio, descriptors: Vec<OwnedFd>) -> Result<Stdio, SandboxError> {
+    let count = descriptors.len();
+    let mut descriptors = descriptors.into_iter();
+    let mut next = || descriptors.next();
+    match kind {
+        HostStdio::Pipes => {
+            if let (Some(stdin), Some(stdout), Some(stderr)) = (next(), next(), next()) {
+                return Ok(Stdio::Pipes {
+                    stdin: Some(stdin),
+                    stdout: Some(stdout),
+                    stderr: Some(stderr),
+                });
+            }
+        }
+        HostStdio::Terminal => {
+            if let (Some(input), Some(output)) = (next(), next()) {
+                return Ok(Stdio::Terminal { input, output });
+            }
+        }
+        HostStdio::Log(path) => {
+            return Ok(Stdio::Log(Log::open(path).map_err(
+                SandboxError::system(format!("open log {}", path.display())),
+            )?));
+        }
+    }
+    Err(SandboxError::Channel {
+        phase: "receiving stdio",
+        source: ChannelError::Malformed(format!(
+            "{count} descriptors, {} were announced",
+            kind.descriptors()
+        )),
+    })
+}
+
+/// Tells a proxy how its process ended.
+pub(super) async fn tell_exit(channel: &AsyncChannel, exit: ExitStatus) {
+    if let Err(error) = channel.send(&ProcessEvent::Exited(exit)).await {
+        tracing::debug!(%error, "nobody hears the exit status");
+    }
+}

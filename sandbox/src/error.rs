@@ -1,0 +1,132 @@
+//! What can go wrong with a sandbox.
+
+use std::error::Error;
+
+use backend_api::BackendError;
+use sandbox_share::ShareError;
+
+use crate::config::ConfigError;
+use crate::control::{ChannelError, Failure, FailureKind};
+use crate::hooks::HookError;
+use crate::id::IdError;
+use crate::sandbox::WrongState;
+use crate::spec::{LoadError, SpecError};
+use crate::state::StateError;
+
+/// What can go wrong with a sandbox, a container or a process in it.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum SandboxError {
+    /// A name is none.
+    #[error(transparent)]
+    Id(#[from] IdError),
+    /// The configuration is wrong.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The bundle cannot be read.
+    #[error(transparent)]
+    Load(#[from] LoadError),
+    /// The spec is wrong or asks for what we cannot do.
+    #[error(transparent)]
+    Spec(#[from] SpecError),
+    /// The state directory.
+    #[error(transparent)]
+    State(#[from] StateError),
+    /// The container is in another state.
+    #[error(transparent)]
+    Wrong(#[from] WrongState),
+    /// The virtual machine.
+    #[error(transparent)]
+    Backend(#[from] BackendError),
+    /// The file server.
+    #[error("starting the file share")]
+    Share(#[from] ShareError),
+    /// A hook said no.
+    #[error(transparent)]
+    Hook(#[from] HookError),
+    /// Another process of ours cannot be reached.
+    #[error("{phase}: cannot reach the sandbox's driver")]
+    Channel {
+        /// What was being done.
+        phase: &'static str,
+        /// Why.
+        #[source]
+        source: ChannelError,
+    },
+    /// No backend can be used.
+    #[error("no usable backend: {0}")]
+    NoBackend(String),
+    /// The guest did not come up.
+    #[error("booting the guest: {reason}{diagnostics}")]
+    Boot {
+        /// What happened instead.
+        reason: String,
+        /// The ends of the guest's console and of the VMM's messages.
+        diagnostics: String,
+    },
+    /// The guest is gone while it was needed.
+    #[error("{phase}: the virtual machine is gone: {reason}")]
+    Gone {
+        /// What was being done.
+        phase: &'static str,
+        /// How it went.
+        reason: String,
+    },
+    /// The agent refused.
+    #[error("{phase}: agent: {message}")]
+    Agent {
+        /// What was being done.
+        phase: &'static str,
+        /// What the agent said.
+        message: String,
+    },
+    /// The process could not be started.
+    #[error("{}", .0.message)]
+    Process(Failure),
+    /// The operating system refused.
+    #[error("cannot {action}")]
+    System {
+        /// What was tried.
+        action: String,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+}
+
+impl SandboxError {
+    /// For `map_err` on a system call.
+    pub fn system(action: impl Into<String>) -> impl FnOnce(std::io::Error) -> Self {
+        let action = action.into();
+        move |source| Self::System { action, source }
+    }
+
+    /// For other processes.
+    #[must_use]
+    pub fn failure(&self) -> Failure {
+        match self {
+            Self::Process(failure) => failure.clone(),
+            Self::Wrong(_) => Failure {
+                kind: FailureKind::State,
+                message: self.to_string(),
+            },
+            _ => Failure {
+                kind: FailureKind::Other,
+                message: chain(self),
+            },
+        }
+    }
+}
+
+/// An error and its causes on one line.
+#[must_use]
+pub fn chain(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        cause = error.source();
+    }
+    text
+}

@@ -1,0 +1,206 @@
+//! The agent of a running guest, as the host calls it.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, SystemTime};
+
+use backend_api::LinkIo;
+use cofferdam_protocol::link::{Link, LinkStream};
+use cofferdam_protocol::ttrpc::context::Context;
+use cofferdam_protocol::{
+    AgentClient, ConfigureSandboxRequest, HelloRequest, PROTOCOL_VERSION, ProcessRequest,
+    SHARE_TAG, WaitProcessResponse, connect_agent, no_deadline,
+};
+
+use crate::error::SandboxError;
+use crate::sandbox::machine::{Machine, reason_of};
+
+/// A call that takes longer has hung: the slowest (creating a container from a cold image under emulation) takes seconds.
+const CALL_DEADLINE: Duration = Duration::from_secs(120);
+/// How long a broken link waits to hear from the machine's task what happened.
+const PATIENCE: Duration = Duration::from_secs(2);
+/// Entropy for the guest's generator, in bytes.
+const ENTROPY: usize = 64;
+
+/// A guest whose agent has answered.
+pub(crate) struct Guest {
+    machine: Arc<Machine>,
+    link: Link,
+    agent: AgentClient,
+    tokens: AtomicU64,
+}
+
+impl std::fmt::Debug for Guest {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Guest").finish_non_exhaustive()
+    }
+}
+
+impl Guest {
+    /// Waits for the agent, checks its version and gives the guest its identity.
+    pub(crate) async fn greet(
+        machine: Arc<Machine>,
+        io: LinkIo,
+        id: &str,
+        hostname: &str,
+        limit: Duration,
+    ) -> Result<Arc<Self>, SandboxError> {
+        let (link, driver) = Link::host(io);
+        tokio::spawn(async move {
+            if let Err(error) = driver.await {
+                tracing::debug!(%error, "link ended");
+            }
+        });
+        let answered = async {
+            let control = link
+                .open_control()
+                .await
+                .map_err(|error| crate::error::chain(&error))?;
+            let agent = connect_agent(control);
+            let mut hello = HelloRequest::new();
+            hello.version = PROTOCOL_VERSION;
+            let answer = agent
+                .hello(no_deadline(), &hello)
+                .await
+                .map_err(|error| error.to_string())?;
+            if answer.version != PROTOCOL_VERSION {
+                return Err(format!(
+                    "its agent speaks version {} of the protocol, this program version {PROTOCOL_VERSION}: kernel image and programs are of different installations",
+                    answer.version
+                ));
+            }
+            let identity = identity(id, hostname)?;
+            agent
+                .configure_sandbox(no_deadline(), &identity)
+                .await
+                .map_err(|error| error.to_string())?;
+            Ok(agent)
+        };
+        let reason = match tokio::time::timeout(limit, answered).await {
+            Ok(Ok(agent)) => {
+                return Ok(Arc::new(Self {
+                    machine,
+                    link,
+                    agent,
+                    tokens: AtomicU64::new(1),
+                }));
+            }
+            Ok(Err(reason)) => match machine.reason(PATIENCE).await {
+                Some(gone) => gone,
+                None => reason,
+            },
+            Err(_) => format!("the agent has not answered within {} s", limit.as_secs()),
+        };
+        // Ending the machine brings its last words.
+        machine.stop().await;
+        let last = machine.reason(PATIENCE).await.unwrap_or_default();
+        let diagnostics = last
+            .split_once('\n')
+            .filter(|_| !reason.contains('\n'))
+            .map(|(_, words)| format!("\n{words}"));
+        Err(SandboxError::Boot {
+            reason,
+            diagnostics: diagnostics.unwrap_or_default(),
+        })
+    }
+
+    /// One call of the agent; an error names the phase and, when the guest has died of it, how.
+    pub(crate) async fn call<T>(
+        &self,
+        phase: &'static str,
+        call: impl AsyncFnOnce(AgentClient, Context) -> cofferdam_protocol::ttrpc::Result<T>,
+    ) -> Result<T, SandboxError> {
+        let agent = self.agent.clone();
+        match tokio::time::timeout(CALL_DEADLINE, call(agent, no_deadline())).await {
+            Ok(Ok(answer)) => Ok(answer),
+            Ok(Err(error)) => Err(self.explain(phase, error).await),
+            Err(_) => Err(SandboxError::Agent {
+                phase,
+                message: format!("no answer within {} s", CALL_DEADLINE.as_secs()),
+            }),
+        }
+    }
+
+    async fn explain(
+        &self,
+        phase: &'static str,
+        error: cofferdam_protocol::ttrpc::Error,
+    ) -> SandboxError {
+        if let cofferdam_protocol::ttrpc::Error::RpcStatus(status) = &error {
+            return SandboxError::Agent {
+                phase,
+                message: status.message().to_owned(),
+            };
+        }
+        match self.machine.reason(PATIENCE).await {
+            Some(reason) => SandboxError::Gone { phase, reason },
+            None => SandboxError::Agent {
+                phase,
+                message: error.to_string(),
+            },
+        }
+    }
+
+    /// Waits for a process's end, however long that takes.
+    pub(crate) async fn wait_process(
+        &self,
+        request: &ProcessRequest,
+    ) -> Result<WaitProcessResponse, SandboxError> {
+        const PHASE: &str = "waiting for the process";
+        let agent = self.agent.clone();
+        tokio::select! {
+            answer = agent.wait_process(no_deadline(), request) => match answer {
+                Ok(answer) => Ok(answer),
+                Err(error) => Err(self.explain(PHASE, error).await),
+            },
+            reason = reason_of(self.machine.gone()) => Err(SandboxError::Gone { phase: PHASE, reason }),
+        }
+    }
+
+    /// Waits for a future unless the machine goes before.
+    pub(crate) async fn unless_gone(&self, future: impl Future<Output = ()>) {
+        tokio::select! {
+            () = future => {}
+            _ = reason_of(self.machine.gone()) => {}
+        }
+    }
+
+    /// A stream for a process that is about to be asked for, and its token.
+    pub(crate) async fn open_stdio(&self) -> Result<(u64, Option<LinkStream>), SandboxError> {
+        let token = self.tokens.fetch_add(1, Ordering::Relaxed);
+        match self.link.open_stdio(token).await {
+            Ok(stream) => Ok((token, Some(stream))),
+            Err(error) => {
+                const PHASE: &str = "opening a stream to the guest";
+                Err(match self.machine.reason(PATIENCE).await {
+                    Some(reason) => SandboxError::Gone {
+                        phase: PHASE,
+                        reason,
+                    },
+                    None => SandboxError::Agent {
+                        phase: PHASE,
+                        message: crate::error::chain(&error),
+                    },
+                })
+            }
+        }
+    }
+}
+
+fn identity(id: &str, hostname: &str) -> Result<ConfigureSandboxRequest, String> {
+    let mut entropy = vec![0; ENTROPY];
+    let filled = rustix::rand::getrandom(&mut entropy, rustix::rand::GetRandomFlags::empty())
+        .map_err(|error| format!("no entropy for the guest: {error}"))?;
+    entropy.truncate(filled);
+    let now = SystemTime::now()
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .unwrap_or_default();
+    let mut request = ConfigureSandboxRequest::new();
+    id.clone_into(&mut request.id);
+    hostname.clone_into(&mut request.hostname);
+    request.realtime_ns = i64::try_from(now.as_nanos()).unwrap_or(i64::MAX);
+    request.entropy = entropy;
+    SHARE_TAG.clone_into(&mut request.share_tag);
+    Ok(request)
+}

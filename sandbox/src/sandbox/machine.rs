@@ -1,0 +1,148 @@
+//! The virtual machine of a sandbox and its file server, owned by one task.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use backend_api::{Backend, LinkIo, Share, Vm, VmConfig};
+use cofferdam_protocol::SHARE_TAG;
+use sandbox_share::{Entry, ShareConfig, ShareServer};
+use tokio::sync::{Mutex, watch};
+
+use crate::backend;
+use crate::config::Config;
+use crate::error::SandboxError;
+use crate::spec::Size;
+
+/// The least that a file server has to lay out its entries.
+const SHARE_DEADLINE: Duration = Duration::from_secs(30);
+
+/// Why the machine is no longer there; nothing while it is.
+pub(crate) type Gone = watch::Receiver<Option<String>>;
+
+/// A running machine. Dropping it ends it.
+#[derive(Debug)]
+pub(crate) struct Machine {
+    stop: watch::Sender<bool>,
+    gone: Gone,
+    processes: Vec<u32>,
+    task: Mutex<Option<tokio::task::JoinHandle<()>>>,
+}
+
+impl Machine {
+    /// Starts both processes; answers with the link to the guest once the share is laid out and the VMM runs.
+    pub(crate) async fn start(
+        backend: &Arc<dyn Backend>,
+        name: &str,
+        config: &Config,
+        size: Size,
+        entries: Vec<Entry>,
+    ) -> Result<(Self, LinkIo), SandboxError> {
+        let mut share = ShareServer::spawn(ShareConfig {
+            program: config.file_server.clone(),
+            entries,
+            deadline: SHARE_DEADLINE,
+        })?;
+        let socket = share.vmm_socket().map(|socket| Share {
+            tag: SHARE_TAG.to_owned(),
+            socket,
+        });
+        let mut vm = backend
+            .create(VmConfig {
+                name: name.to_owned(),
+                kernel: config.kernel.clone(),
+                initrd: config.initrd.clone(),
+                cmdline: config.kernel_parameters.clone(),
+                memory_bytes: size.memory,
+                vcpus: size.vcpus,
+                share: socket,
+                privileges: backend::privileges(config),
+            })
+            .await?;
+        let link = vm.boot().await?;
+        if let Err(error) = share.ready().await {
+            vm.stop().await?;
+            return Err(error.into());
+        }
+        let processes = vm.pid().into_iter().chain(share.pid()).collect();
+        let (stop, stopping) = watch::channel(false);
+        let (gone_sender, gone) = watch::channel(None);
+        let task = tokio::spawn(watch_over(vm, share, stopping, gone_sender));
+        Ok((
+            Self {
+                stop,
+                gone,
+                processes,
+                task: Mutex::new(Some(task)),
+            },
+            link,
+        ))
+    }
+
+    /// To wait on the machine's end.
+    pub(crate) fn gone(&self) -> Gone {
+        self.gone.clone()
+    }
+
+    /// Pids of VMM and file server.
+    pub(crate) fn processes(&self) -> &[u32] {
+        &self.processes
+    }
+
+    /// How it went, with the last words of guest and VMM; waits a moment for them, then says that nothing is known.
+    pub(crate) async fn reason(&self, patience: Duration) -> Option<String> {
+        tokio::time::timeout(patience, reason_of(self.gone()))
+            .await
+            .ok()
+    }
+
+    /// Ends both processes and reaps them.
+    pub(crate) async fn stop(&self) {
+        self.stop.send_replace(true);
+        if let Some(task) = self.task.lock().await.take() {
+            // It cannot be cancelled, and a panic in it has dropped (killed) what it held.
+            let _ended = task.await;
+        }
+    }
+}
+
+/// Waits until the machine has ended, and tells how.
+pub(crate) async fn reason_of(mut gone: Gone) -> String {
+    match gone.wait_for(Option::is_some).await {
+        Ok(reason) => reason.clone().unwrap_or_default(),
+        // Its task is gone without a word: it panicked, and has dropped the machine.
+        Err(_) => "its task ended early".to_owned(),
+    }
+}
+
+async fn told_to(stopping: &mut watch::Receiver<bool>) {
+    // An error means that the sandbox was dropped, which stops it too.
+    let _dropped = stopping.wait_for(|&stop| stop).await;
+}
+
+/// Owns the processes until one of them ends or the sandbox is stopped; either takes the other with it.
+async fn watch_over(
+    mut vm: Box<dyn Vm>,
+    mut share: ShareServer,
+    mut stopping: watch::Receiver<bool>,
+    gone: watch::Sender<Option<String>>,
+) {
+    let reason = tokio::select! {
+        exit = vm.wait() => format!("the VMM {exit}"),
+        exit = share.wait() => match exit {
+            // The server ends by itself when the VMM hangs up: then the VMM is the cause.
+            Ok(exit) => match tokio::time::timeout(Duration::from_millis(200), vm.wait()).await {
+                Ok(exit) => format!("the VMM {exit}"),
+                Err(_) => format!("the file server {exit}{}", share.stderr()),
+            },
+            Err(error) => crate::error::chain(&error),
+        },
+        () = told_to(&mut stopping) => "it was stopped".to_owned(),
+    };
+    if let Err(error) = vm.stop().await {
+        tracing::error!(%error, "cannot end the VMM");
+    }
+    if let Err(error) = share.stop().await {
+        tracing::error!(%error, "cannot end the file server");
+    }
+    gone.send_replace(Some(format!("{reason}{}", vm.diagnostics())));
+}

@@ -1,0 +1,128 @@
+//! A sandbox: one virtual machine, which holds containers, which hold processes.
+
+mod container;
+mod guest;
+mod lifecycle;
+mod machine;
+mod process;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use sandbox_share::Entry;
+
+pub use container::Container;
+pub use lifecycle::{Event, Lifecycle, WrongState};
+pub use process::Process;
+
+use crate::backend;
+use crate::config::Config;
+use crate::error::SandboxError;
+use crate::id::ContainerId;
+use crate::sandbox::guest::Guest;
+use crate::sandbox::machine::{Machine, reason_of};
+use crate::spec::{GuestSpec, Size};
+use crate::stdio::Stdio;
+
+/// How long a guest may take to write back what it holds for files of the host.
+const SYNC_DEADLINE: Duration = Duration::from_secs(30);
+
+/// What a sandbox is made of.
+#[derive(Debug)]
+pub struct SandboxOptions {
+    /// Its name, for logs and for the guest.
+    pub name: String,
+    /// The host name inside, where containers have no own.
+    pub hostname: String,
+    /// Memory and processors.
+    pub size: Size,
+    /// What the guest sees of the host: of all its containers.
+    pub entries: Vec<Entry>,
+}
+
+/// A running virtual machine whose agent has answered. Dropping it ends it.
+///
+/// Everything here needs a Tokio runtime, and the thread that calls [`Sandbox::boot`] has to outlive the sandbox: the
+/// kernel ends VMM and file server with it, so that they never outlive their owner.
+#[derive(Debug)]
+pub struct Sandbox {
+    machine: Arc<Machine>,
+    guest: Arc<Guest>,
+}
+
+impl Sandbox {
+    /// Boots a virtual machine.
+    ///
+    /// # Errors
+    /// Whatever kept it from coming up, with the ends of the guest's console and of the VMM's messages.
+    pub async fn boot(config: &Config, options: SandboxOptions) -> Result<Self, SandboxError> {
+        let backend::Choice { backend, because } = backend::choose(config).await?;
+        if let Some(because) = because {
+            tracing::info!(because, "no hardware virtualization");
+        }
+        tracing::info!(backend = backend.name(), accelerator = %backend.capabilities().accelerator, "booting");
+        let (machine, link) = Machine::start(
+            &backend,
+            &options.name,
+            config,
+            options.size,
+            options.entries,
+        )
+        .await?;
+        let machine = Arc::new(machine);
+        let limit = Duration::from_secs(config.boot_timeout_seconds);
+        let guest = Guest::greet(
+            Arc::clone(&machine),
+            link,
+            &options.name,
+            &options.hostname,
+            limit,
+        )
+        .await?;
+        Ok(Self { machine, guest })
+    }
+
+    /// Makes a container, as far as its process waiting to be started. Its [`Entry`]s have to be among the sandbox's.
+    ///
+    /// # Errors
+    /// [`SandboxError::Process`] when its command cannot be run; what the agent refused.
+    pub async fn create(
+        &self,
+        id: &ContainerId,
+        spec: &GuestSpec,
+        stdio: Stdio,
+    ) -> Result<Container, SandboxError> {
+        Container::create(&self.guest, id, spec, stdio).await
+    }
+
+    /// Pids of its VMM and its file server on the host.
+    #[must_use]
+    pub fn processes(&self) -> &[u32] {
+        self.machine.processes()
+    }
+
+    /// Waits until the machine has ended, and tells how.
+    pub async fn gone(&self) -> String {
+        reason_of(self.machine.gone()).await
+    }
+
+    /// Lets the guest write back what it holds for the host's files, then ends it.
+    pub async fn stop(&self) {
+        let shutdown = self.guest.call("shutting down", async |agent, context| {
+            agent
+                .shutdown(context, &cofferdam_protocol::Empty::new())
+                .await
+        });
+        match tokio::time::timeout(SYNC_DEADLINE, shutdown).await {
+            Ok(Ok(_)) => {}
+            Ok(Err(error)) => tracing::debug!(%error, "guest not shut down"),
+            Err(_) => tracing::warn!("the guest does not shut down"),
+        }
+        self.machine.stop().await;
+    }
+
+    /// Ends it at once, whatever it holds.
+    pub async fn kill(&self) {
+        self.machine.stop().await;
+    }
+}

@@ -1,0 +1,291 @@
+//! One process in a container.
+
+use std::sync::Arc;
+
+use cofferdam_protocol::ProcessRequest;
+use cofferdam_protocol::link::LinkStream;
+use cofferdam_protocol::{ResizePtyRequest, SignalProcessRequest};
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+use crate::error::SandboxError;
+use crate::sandbox::guest::Guest;
+use crate::state::ExitStatus;
+use crate::stdio::{self, Progress, Sink, Stdio};
+
+/// A process in a container. Its clones are one process.
+#[derive(Debug, Clone)]
+pub struct Process {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    guest: Arc<Guest>,
+    container: String,
+    exec: String,
+    exit: watch::Receiver<Option<ExitStatus>>,
+}
+
+/// A process's streams, opened before it is asked for.
+#[derive(Debug)]
+pub(crate) struct Streams {
+    tokens: cofferdam_protocol::Stdio,
+    stdio: Stdio,
+    stdin: Option<LinkStream>,
+    stdout: Option<LinkStream>,
+    stderr: Option<LinkStream>,
+}
+
+impl Streams {
+    pub(crate) async fn open(
+        guest: &Guest,
+        stdio: Stdio,
+        terminal: bool,
+    ) -> Result<Self, SandboxError> {
+        let mut streams = Self {
+            tokens: cofferdam_protocol::Stdio::new(),
+            stdio,
+            stdin: None,
+            stdout: None,
+            stderr: None,
+        };
+        let (stdin, stdout, stderr) = match &streams.stdio {
+            _ if terminal => (true, false, false),
+            Stdio::Pipes {
+                stdin,
+                stdout,
+                stderr,
+            } => (stdin.is_some(), stdout.is_some(), stderr.is_some()),
+            Stdio::Terminal { .. } => (true, true, false),
+            Stdio::Log(_) => (false, true, true),
+        };
+        if stdin {
+            (streams.tokens.stdin, streams.stdin) = guest.open_stdio().await?;
+        }
+        if stdout {
+            (streams.tokens.stdout, streams.stdout) = guest.open_stdio().await?;
+        }
+        if stderr {
+            (streams.tokens.stderr, streams.stderr) = guest.open_stdio().await?;
+        }
+        Ok(streams)
+    }
+
+    /// For the request that makes the process.
+    pub(crate) fn tokens(&self) -> cofferdam_protocol::Stdio {
+        self.tokens.clone()
+    }
+
+    /// Begins to move bytes.
+    fn connect(self, terminal: bool) -> Pumps {
+        let mut pumps = Pumps::default();
+        match (self.stdio, terminal) {
+            (Stdio::Terminal { input, output }, true) => {
+                pumps.terminal(self.stdin, Some(input), Sink::Host(output))
+            }
+            (Stdio::Log(log), true) => {
+                pumps.terminal(self.stdin, None, Sink::Log(log.stream("stdout")))
+            }
+            (Stdio::Pipes { stdin, stdout, .. }, true) => {
+                pumps.terminal(self.stdin, stdin, stdout.map_or(Sink::Discard, Sink::Host));
+            }
+            (
+                Stdio::Pipes {
+                    stdin,
+                    stdout,
+                    stderr,
+                },
+                false,
+            ) => {
+                pumps.input(self.stdin, stdin);
+                pumps.stdout = pumps.output(self.stdout, stdout.map_or(Sink::Discard, Sink::Host));
+                pumps.stderr = pumps.output(self.stderr, stderr.map_or(Sink::Discard, Sink::Host));
+            }
+            (Stdio::Terminal { input, output }, false) => {
+                pumps.input(self.stdin, Some(input));
+                pumps.stdout = pumps.output(self.stdout, Sink::Host(output));
+            }
+            (Stdio::Log(log), false) => {
+                pumps.stdout = pumps.output(self.stdout, Sink::Log(log.stream("stdout")));
+                pumps.stderr = pumps.output(self.stderr, Sink::Log(log.stream("stderr")));
+            }
+        }
+        pumps
+    }
+}
+
+/// The tasks that move a process's bytes.
+#[derive(Debug, Default)]
+struct Pumps {
+    input: Option<JoinHandle<()>>,
+    stdout: Option<watch::Receiver<Progress>>,
+    stderr: Option<watch::Receiver<Progress>>,
+}
+
+impl Pumps {
+    fn input(
+        &mut self,
+        stream: Option<impl tokio::io::AsyncWrite + Unpin + Send + 'static>,
+        source: Option<std::os::fd::OwnedFd>,
+    ) {
+        if let (Some(stream), Some(source)) = (stream, source) {
+            self.input = Some(tokio::spawn(stdio::input(source, stream)));
+        }
+    }
+
+    fn output(
+        &mut self,
+        stream: Option<impl tokio::io::AsyncRead + Unpin + Send + 'static>,
+        sink: Sink,
+    ) -> Option<watch::Receiver<Progress>> {
+        let (sender, progress) = watch::channel(Progress::default());
+        tokio::spawn(stdio::output(stream?, sink, sender));
+        Some(progress)
+    }
+
+    fn terminal(
+        &mut self,
+        stream: Option<LinkStream>,
+        input: Option<std::os::fd::OwnedFd>,
+        sink: Sink,
+    ) {
+        let Some(stream) = stream else { return };
+        let (reader, writer) = stdio::split(stream);
+        self.input(Some(writer), input);
+        self.stdout = self.output(Some(reader), sink);
+    }
+
+    /// Everything that was written before the end is handed over.
+    async fn drained(&self, stdout: u64, stderr: u64) {
+        for (progress, bytes) in [(&self.stdout, stdout), (&self.stderr, stderr)] {
+            if let Some(progress) = progress {
+                stdio::reached(progress.clone(), bytes).await;
+            }
+        }
+    }
+}
+
+impl Process {
+    /// A process that the guest has made: moves its bytes and waits for its end from now on.
+    pub(crate) fn watch(
+        guest: &Arc<Guest>,
+        container: &str,
+        exec: &str,
+        streams: Streams,
+        terminal: bool,
+    ) -> Self {
+        let pumps = streams.connect(terminal);
+        let (sender, exit) = watch::channel(None);
+        let request = request(container, exec);
+        let waiting = Arc::clone(guest);
+        tokio::spawn(async move {
+            let status = match waiting.wait_process(&request).await {
+                Ok(response) => {
+                    let drained = pumps.drained(response.stdout_bytes, response.stderr_bytes);
+                    // A guest that dies now will send no more.
+                    waiting.unless_gone(drained).await;
+                    ExitStatus {
+                        code: u8::try_from(response.exit_status).unwrap_or(255),
+                        signal: u8::try_from(response.signal)
+                            .ok()
+                            .filter(|&signal| signal != 0),
+                        oom_killed: response.oom_killed,
+                    }
+                }
+                Err(error) => {
+                    tracing::warn!(%error, container = request.container_id, exec = request.exec_id, "process lost");
+                    ExitStatus::LOST
+                }
+            };
+            if let Some(input) = pumps.input {
+                input.abort();
+            }
+            // Nobody may be waiting any more.
+            sender.send_replace(Some(status));
+        });
+        Self {
+            inner: Arc::new(Inner {
+                guest: Arc::clone(guest),
+                container: container.to_owned(),
+                exec: exec.to_owned(),
+                exit,
+            }),
+        }
+    }
+
+    /// Waits for its end, and until what it had written is handed over.
+    pub async fn wait(&self) -> ExitStatus {
+        let mut exit = self.inner.exit.clone();
+        match exit.wait_for(Option::is_some).await {
+            Ok(status) => status.unwrap_or(ExitStatus::LOST),
+            Err(_) => ExitStatus::LOST,
+        }
+    }
+
+    /// How it ended; nothing while it runs.
+    #[must_use]
+    pub fn exit(&self) -> Option<ExitStatus> {
+        *self.inner.exit.borrow()
+    }
+
+    /// Sends it a signal.
+    ///
+    /// # Errors
+    /// [`SandboxError::Agent`] when it has ended.
+    pub async fn signal(&self, signal: u8, all: bool) -> Result<(), SandboxError> {
+        let mut request = SignalProcessRequest::new();
+        request.container_id.clone_from(&self.inner.container);
+        request.exec_id.clone_from(&self.inner.exec);
+        request.signal = u32::from(signal);
+        request.all = all;
+        self.inner
+            .guest
+            .call("signalling the process", async |agent, context| {
+                agent.signal_process(context, &request).await
+            })
+            .await?;
+        Ok(())
+    }
+
+    /// Tells its terminal a new size, in characters.
+    ///
+    /// # Errors
+    /// [`SandboxError::Agent`] when it has no terminal or has ended.
+    pub async fn resize(&self, rows: u16, columns: u16) -> Result<(), SandboxError> {
+        let mut request = ResizePtyRequest::new();
+        request.container_id.clone_from(&self.inner.container);
+        request.exec_id.clone_from(&self.inner.exec);
+        request.rows = u32::from(rows);
+        request.columns = u32::from(columns);
+        self.inner
+            .guest
+            .call("resizing the terminal", async |agent, context| {
+                agent.resize_pty(context, &request).await
+            })
+            .await?;
+        Ok(())
+    }
+
+    /// Lets the guest forget an exec that has ended.
+    pub(crate) async fn forget(&self) {
+        let request = request(&self.inner.container, &self.inner.exec);
+        let forgotten = self
+            .inner
+            .guest
+            .call("forgetting the process", async |agent, context| {
+                agent.delete_process(context, &request).await
+            })
+            .await;
+        if let Err(error) = forgotten {
+            tracing::debug!(%error, "exec not forgotten");
+        }
+    }
+}
+
+fn request(container: &str, exec: &str) -> ProcessRequest {
+    let mut request = ProcessRequest::new();
+    container.clone_into(&mut request.container_id);
+    exec.clone_into(&mut request.exec_id);
+    request
+}

@@ -1,0 +1,430 @@
+//! Refusing what cannot be done, by name, before anything has started.
+
+use std::collections::HashSet;
+use std::fs;
+use std::os::unix::fs::FileTypeExt;
+use std::path::{Path, PathBuf};
+
+use oci_spec::runtime::{Linux, LinuxNamespaceType, LinuxSeccompAction, Mount, Process, Spec};
+
+/// Why a container of this spec cannot be made.
+#[derive(Debug, thiserror::Error)]
+pub enum SpecError {
+    /// The spec contradicts the runtime-spec or itself.
+    #[error("invalid spec: {0}")]
+    Invalid(String),
+    /// The spec is fine, and we cannot do it.
+    #[error("unsupported: {what}: {why}")]
+    Unsupported {
+        /// The field or option.
+        what: String,
+        /// Why not, and what to do instead.
+        why: String,
+    },
+    /// A folder or file that the spec names is not there.
+    #[error("{what} {path}")]
+    Path {
+        /// What it is to the spec.
+        what: &'static str,
+        /// The path.
+        path: PathBuf,
+        /// Why it cannot be used.
+        #[source]
+        source: std::io::Error,
+    },
+}
+
+fn invalid(text: impl Into<String>) -> SpecError {
+    SpecError::Invalid(text.into())
+}
+
+fn unsupported(what: impl Into<String>, why: impl Into<String>) -> SpecError {
+    SpecError::Unsupported {
+        what: what.into(),
+        why: why.into(),
+    }
+}
+
+/// Character devices that the guest has as any Linux has them: (major, minor).
+const GUEST_DEVICES: [(i64, i64); 10] = [
+    (1, 3),
+    (1, 5),
+    (1, 7),
+    (1, 8),
+    (1, 9),
+    (5, 0),
+    (5, 1),
+    (5, 2),
+    (10, 200),
+    (10, 229),
+];
+
+/// File systems that the guest mounts for a container.
+const GUEST_FILE_SYSTEMS: [&str; 8] = [
+    "bind", "cgroup", "cgroup2", "devpts", "mqueue", "proc", "sysfs", "tmpfs",
+];
+
+/// Checks all of a spec.
+///
+/// # Errors
+/// The first thing that is wrong or that we cannot do.
+pub fn check(spec: &Spec, bundle: &Path) -> Result<(), SpecError> {
+    check_version(spec.version())?;
+    for (name, present) in [
+        ("solaris", spec.solaris().is_some()),
+        ("windows", spec.windows().is_some()),
+        ("vm", spec.vm().is_some()),
+    ] {
+        if present {
+            return Err(unsupported(
+                name,
+                "this runtime makes Linux containers; its virtual machine is set in config.toml",
+            ));
+        }
+    }
+    let process = spec
+        .process()
+        .as_ref()
+        .ok_or_else(|| invalid("process is missing"))?;
+    check_process(process)?;
+    check_root(spec, bundle)?;
+    for mount in spec.mounts().iter().flatten() {
+        check_mount(mount, bundle)?;
+    }
+    if let Some(hooks) = spec.hooks()
+        && hooks
+            .create_container()
+            .as_ref()
+            .is_some_and(|hooks| !hooks.is_empty())
+    {
+        return Err(unsupported(
+            "hooks.createContainer",
+            "the container's namespaces are inside the virtual machine, where the host's program is not; use createRuntime or startContainer",
+        ));
+    }
+    let linux = spec
+        .linux()
+        .as_ref()
+        .ok_or_else(|| invalid("linux is missing"))?;
+    check_linux(linux)
+}
+
+fn check_version(version: &str) -> Result<(), SpecError> {
+    let mut numbers = version.split(['.', '-', '+']);
+    let major = numbers.next().and_then(|text| text.parse::<u32>().ok());
+    let minor = numbers.next().and_then(|text| text.parse::<u32>().ok());
+    match (major, minor) {
+        (Some(1), Some(_)) => Ok(()),
+        (Some(_), Some(_)) => Err(unsupported(
+            format!("ociVersion {version:?}"),
+            "versions 1.x are known",
+        )),
+        _ => Err(invalid(format!("ociVersion {version:?} is not a version"))),
+    }
+}
+
+/// Checks a process object, of a spec or of an exec.
+///
+/// # Errors
+/// As [`check`].
+pub fn check_process(process: &Process) -> Result<(), SpecError> {
+    if process.args().as_ref().is_none_or(Vec::is_empty) {
+        return Err(invalid("process.args must not be empty"));
+    }
+    if !process.cwd().is_absolute() {
+        return Err(invalid(format!(
+            "process.cwd {:?} must be an absolute path",
+            process.cwd()
+        )));
+    }
+    for (name, label) in [
+        ("process.selinuxLabel", process.selinux_label()),
+        ("process.apparmorProfile", process.apparmor_profile()),
+    ] {
+        if let Some(label) = label
+            .as_deref()
+            .filter(|label| !label.is_empty() && *label != "unconfined")
+        {
+            return Err(unsupported(
+                format!("{name} {label:?}"),
+                "profiles of the host are not loaded into guests; use `unconfined`, the virtual machine is the wall",
+            ));
+        }
+    }
+    let mut seen = Vec::new();
+    for limit in process.rlimits().iter().flatten() {
+        if seen.contains(&limit.typ()) {
+            return Err(invalid(format!(
+                "process.rlimits has {:?} twice",
+                limit.typ()
+            )));
+        }
+        seen.push(limit.typ());
+        if limit.soft() > limit.hard() {
+            return Err(invalid(format!(
+                "process.rlimits {:?}: soft {} is above hard {}",
+                limit.typ(),
+                limit.soft(),
+                limit.hard()
+            )));
+        }
+    }
+    Ok(())
+}
+
+fn check_root(spec: &Spec, bundle: &Path) -> Result<(), SpecError> {
+    let root = spec
+        .root()
+        .as_ref()
+        .ok_or_else(|| invalid("root is missing"))?;
+    let path = bundle.join(root.path());
+    let found = fs::metadata(&path).map_err(|source| SpecError::Path {
+        what: "root file system",
+        path: path.clone(),
+        source,
+    })?;
+    if !found.is_dir() {
+        return Err(SpecError::Path {
+            what: "root file system",
+            path,
+            source: std::io::ErrorKind::NotADirectory.into(),
+        });
+    }
+    Ok(())
+}
+
+/// Whether a mount takes its content from a path.
+pub(crate) fn is_bind(mount: &Mount) -> bool {
+    mount.typ().as_deref() == Some("bind")
+        || mount
+            .options()
+            .iter()
+            .flatten()
+            .any(|option| option == "bind" || option == "rbind")
+}
+
+fn check_mount(mount: &Mount, bundle: &Path) -> Result<(), SpecError> {
+    let destination = mount.destination();
+    let name = format!("mount on {}", destination.display());
+    if destination.as_os_str().is_empty() {
+        return Err(invalid("a mount without destination"));
+    }
+    for option in mount.options().iter().flatten() {
+        if option == "idmap" || option == "ridmap" {
+            return Err(unsupported(
+                format!("{name}: option {option}"),
+                "ids cannot be mapped over virtio-fs",
+            ));
+        }
+    }
+    if !is_bind(mount) {
+        let kind = mount.typ().as_deref().unwrap_or("none");
+        if !GUEST_FILE_SYSTEMS.contains(&kind) {
+            return Err(unsupported(
+                format!("{name}: file system {kind:?}"),
+                format!("the guest mounts {}", GUEST_FILE_SYSTEMS.join(", ")),
+            ));
+        }
+        return Ok(());
+    }
+    let source = mount
+        .source()
+        .as_ref()
+        .ok_or_else(|| invalid(format!("{name}: a bind mount without source")))?;
+    let path = bundle.join(source);
+    let kind = fs::metadata(&path)
+        .map_err(|error| SpecError::Path {
+            what: "mount source",
+            path: path.clone(),
+            source: error,
+        })?
+        .file_type();
+    let real = fs::canonicalize(&path).map_err(|error| SpecError::Path {
+        what: "mount source",
+        path: path.clone(),
+        source: error,
+    })?;
+    for host_tree in ["/proc", "/sys", "/dev"] {
+        // What is mounted below /dev is ordinary (an engine's shm); the tree itself is the host's hardware.
+        let inside = if host_tree == "/dev" {
+            real == Path::new("/dev")
+        } else {
+            real.starts_with(host_tree)
+        };
+        if inside {
+            return Err(unsupported(
+                format!("{name}: bind mount of {}", real.display()),
+                format!(
+                    "it would show the host's kernel to the container; mount the guest's own {host_tree} instead"
+                ),
+            ));
+        }
+    }
+    let special = if kind.is_socket() {
+        "a socket"
+    } else if kind.is_fifo() {
+        "a FIFO"
+    } else if kind.is_block_device() || kind.is_char_device() && guest_device(&real).is_none() {
+        "a device"
+    } else {
+        return Ok(());
+    };
+    Err(unsupported(
+        format!("{name}: bind mount of {}", real.display()),
+        format!(
+            "{special} of the host ends at the virtual machine's wall; share a folder or use the network"
+        ),
+    ))
+}
+
+/// The guest's own path of a character device that it has too.
+pub(crate) fn guest_device(path: &Path) -> Option<&'static str> {
+    [
+        "/dev/null",
+        "/dev/zero",
+        "/dev/full",
+        "/dev/random",
+        "/dev/urandom",
+        "/dev/tty",
+    ]
+    .into_iter()
+    .find(|device| path == Path::new(device))
+}
+
+fn check_linux(linux: &Linux) -> Result<(), SpecError> {
+    check_namespaces(linux)?;
+    for device in linux.devices().iter().flatten() {
+        if !GUEST_DEVICES.contains(&(device.major(), device.minor()))
+            || device.typ().as_str() == "b"
+        {
+            return Err(unsupported(
+                format!(
+                    "linux.devices {} ({} {}:{})",
+                    device.path().display(),
+                    device.typ().as_str(),
+                    device.major(),
+                    device.minor()
+                ),
+                "devices of the host are not passed through",
+            ));
+        }
+    }
+    if linux.intel_rdt().is_some() {
+        return Err(unsupported(
+            "linux.intelRdt",
+            "cache classes belong to the host's kernel",
+        ));
+    }
+    if let Some(label) = linux
+        .mount_label()
+        .as_deref()
+        .filter(|label| !label.is_empty())
+    {
+        return Err(unsupported(
+            format!("linux.mountLabel {label:?}"),
+            "the guest has no SELinux policy",
+        ));
+    }
+    if let Some(seccomp) = linux.seccomp() {
+        let notifies = seccomp.default_action() == LinuxSeccompAction::ScmpActNotify
+            || seccomp
+                .syscalls()
+                .iter()
+                .flatten()
+                .any(|rule| rule.action() == LinuxSeccompAction::ScmpActNotify);
+        if notifies || seccomp.listener_path().is_some() {
+            return Err(unsupported(
+                "linux.seccomp: SCMP_ACT_NOTIFY",
+                "its listener would be on the other side of the virtual machine's wall",
+            ));
+        }
+    }
+    Ok(())
+}
+
+fn check_namespaces(linux: &Linux) -> Result<(), SpecError> {
+    use LinuxNamespaceType::{Ipc, Mount, Network, Pid, User, Uts};
+    let namespaces = linux.namespaces().as_deref().unwrap_or_default();
+    let mut seen = HashSet::new();
+    for namespace in namespaces {
+        if !seen.insert(namespace.typ()) {
+            return Err(invalid(format!(
+                "linux.namespaces has {} twice",
+                namespace.typ()
+            )));
+        }
+    }
+    for kind in [Pid, Mount, Ipc, Uts, Network] {
+        let Some(namespace) = namespaces.iter().find(|namespace| namespace.typ() == kind) else {
+            return Err(unsupported(
+                format!("the host's {kind} namespace"),
+                "a container in a virtual machine cannot share it; give it one of its own",
+            ));
+        };
+        if kind != Network
+            && let Some(path) = namespace.path()
+        {
+            return Err(unsupported(
+                format!("joining the {kind} namespace {}", path.display()),
+                "it is another kernel's; containers share namespaces only inside one sandbox",
+            ));
+        }
+    }
+    if let Some(path) = namespaces
+        .iter()
+        .find(|one| one.typ() == User)
+        .and_then(|one| one.path().as_ref())
+    {
+        return Err(unsupported(
+            format!("joining the user namespace {}", path.display()),
+            "it is another kernel's",
+        ));
+    }
+    match namespaces
+        .iter()
+        .find(|one| one.typ() == Network)
+        .and_then(|one| one.path().as_ref())
+    {
+        Some(path) => check_network(path),
+        None => Ok(()),
+    }
+}
+
+/// A network namespace that an engine made is taken when nothing but loopback is in it: anything else would be
+/// missing in the guest without a word.
+fn check_network(path: &Path) -> Result<(), SpecError> {
+    let interfaces = interfaces_in(path).map_err(|source| SpecError::Path {
+        what: "network namespace",
+        path: path.to_owned(),
+        source,
+    })?;
+    match interfaces.iter().find(|name| *name != "lo") {
+        Some(name) => Err(unsupported(
+            format!("network interface {name} in {}", path.display()),
+            "guests have no network but loopback yet; use `--network none`",
+        )),
+        None => Ok(()),
+    }
+}
+
+/// Names of the interfaces in a network namespace, read by a thread that enters it.
+fn interfaces_in(path: &Path) -> std::io::Result<Vec<String>> {
+    let namespace = fs::File::open(path)?;
+    std::thread::scope(|scope| {
+        scope
+            .spawn(|| {
+                rustix::thread::move_into_link_name_space(
+                    std::os::fd::AsFd::as_fd(&namespace),
+                    Some(rustix::thread::LinkNameSpaceType::Network),
+                )?;
+                let table = fs::read_to_string("/proc/thread-self/net/dev")?;
+                Ok(table
+                    .lines()
+                    .filter_map(|line| line.split_once(':'))
+                    .map(|(name, _)| name.trim().to_owned())
+                    .collect())
+            })
+            .join()
+            .unwrap_or_else(|_| Err(std::io::Error::other("thread ended early")))
+    })
+}

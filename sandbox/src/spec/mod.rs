@@ -1,0 +1,13 @@
+//! From an OCI bundle to what the guest is asked for: read, refuse, rewrite, size.
+
+mod check;
+mod load;
+mod rewrite;
+mod size;
+#[cfg(test)]
+mod tests;
+
+pub use check::{SpecError, check, check_process};
+pub use load::{LoadError, load};
+pub use rewrite::{GuestSpec, Rootfs, rewrite};
+pub use size::{Size, size};

@@ -1,0 +1,141 @@
+//! A container's spec as the guest gets it: the same document, with the guest's paths and without the host's matters.
+
+use std::path::{Path, PathBuf};
+
+use cofferdam_protocol::SHARE_MOUNT;
+use oci_spec::runtime::{HooksBuilder, LinuxNamespaceType, Spec};
+use sandbox_share::{Entry, EntryKind};
+
+use crate::id::ContainerId;
+use crate::spec::check::{SpecError, guest_device, is_bind};
+
+/// Where a container's root file system comes from.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Rootfs {
+    /// The folder that the spec names.
+    Bundle,
+    /// Image layers with a writable layer on top, mounted where only the guest sees them.
+    Layers {
+        /// Read-only layers, the lowest first.
+        layers: Vec<PathBuf>,
+        /// The writable layer.
+        upper: PathBuf,
+        /// overlayfs' own folder, beside `upper`.
+        work: PathBuf,
+    },
+}
+
+/// What a spec becomes.
+#[derive(Debug)]
+pub struct GuestSpec {
+    /// For the agent.
+    pub spec: Spec,
+    /// What the sandbox's share has to show for it.
+    pub entries: Vec<Entry>,
+}
+
+/// Rewrites a checked spec for the guest.
+///
+/// # Errors
+/// [`SpecError`] when a path has gone since the check.
+pub fn rewrite(
+    id: &ContainerId,
+    spec: &Spec,
+    bundle: &Path,
+    rootfs: &Rootfs,
+) -> Result<GuestSpec, SpecError> {
+    let mut spec = spec.clone();
+    let mut entries = Vec::new();
+    let share = Path::new(id.as_str());
+
+    let mut root = spec.root().clone().unwrap_or_default();
+    entries.push(Entry {
+        path: share.join("rootfs"),
+        kind: match rootfs {
+            Rootfs::Bundle => EntryKind::Bind {
+                source: real(&bundle.join(root.path()))?,
+                readonly: false,
+                recursive: true,
+            },
+            Rootfs::Layers {
+                layers,
+                upper,
+                work,
+            } => EntryKind::Overlay {
+                lower: layers.iter().rev().cloned().collect(),
+                upper: upper.clone(),
+                work: work.clone(),
+            },
+        },
+    });
+    root.set_path(Path::new(SHARE_MOUNT).join(share).join("rootfs"));
+    spec.set_root(Some(root));
+
+    let mut mounts = spec.mounts().clone().unwrap_or_default();
+    for (number, mount) in mounts.iter_mut().enumerate() {
+        if !is_bind(mount) {
+            continue;
+        }
+        let source = real(&bundle.join(mount.source().clone().unwrap_or_default()))?;
+        if let Some(device) = guest_device(&source) {
+            mount.set_source(Some(device.into()));
+            continue;
+        }
+        let options = mount.options().clone().unwrap_or_default();
+        let path = share.join("mounts").join(number.to_string());
+        mount.set_source(Some(Path::new(SHARE_MOUNT).join(&path)));
+        entries.push(Entry {
+            path,
+            kind: EntryKind::Bind {
+                source,
+                readonly: is_readonly(&options),
+                recursive: options.iter().any(|option| option == "rbind"),
+            },
+        });
+    }
+    spec.set_mounts(Some(mounts));
+
+    if let Some(hooks) = spec.hooks().clone() {
+        let inside = hooks
+            .start_container()
+            .clone()
+            .filter(|hooks| !hooks.is_empty());
+        spec.set_hooks(
+            inside.and_then(|hooks| HooksBuilder::default().start_container(hooks).build().ok()),
+        );
+    }
+    if let Some(mut linux) = spec.linux().clone() {
+        let namespaces = linux.namespaces().clone().unwrap_or_default();
+        linux.set_namespaces(Some(
+            namespaces
+                .into_iter()
+                .filter(|namespace| namespace.typ() != LinuxNamespaceType::Network)
+                .collect(),
+        ));
+        linux.set_cgroups_path(Some(Path::new("/").join(share)));
+        spec.set_linux(Some(linux));
+    }
+    Ok(GuestSpec { spec, entries })
+}
+
+/// The last of `ro` and `rw` counts, as for mount(8); `rro` too.
+fn is_readonly(options: &[String]) -> bool {
+    options
+        .iter()
+        .rev()
+        .find_map(|option| match option.as_str() {
+            "ro" | "rro" => Some(true),
+            "rw" | "rrw" => Some(false),
+            _ => None,
+        })
+        .unwrap_or(false)
+}
+
+fn real(path: &Path) -> Result<PathBuf, SpecError> {
+    std::fs::canonicalize(path).map_err(|source| SpecError::Path {
+        what: "mount source",
+        path: path.to_owned(),
+        source,
+    })
+}

@@ -1,0 +1,222 @@
+//! What is taken, what is refused, and what becomes of paths.
+
+use std::path::{Path, PathBuf};
+
+use oci_spec::runtime::Spec;
+use proptest::prelude::*;
+use sandbox_share::EntryKind;
+use serde_json::{Value, json};
+
+use super::{Rootfs, SpecError, check, load, rewrite};
+use crate::id::ContainerId;
+
+fn bundle() -> tempfile::TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::create_dir(folder.path().join("rootfs")).unwrap();
+    std::fs::create_dir(folder.path().join("data")).unwrap();
+    folder
+}
+
+fn sample() -> Value {
+    json!({
+        "ociVersion": "1.0.2",
+        "process": { "user": { "uid": 0, "gid": 0 }, "args": ["sh"], "cwd": "/" },
+        "root": { "path": "rootfs" },
+        "mounts": [],
+        "linux": { "namespaces": [
+            { "type": "pid" }, { "type": "network" }, { "type": "ipc" }, { "type": "uts" }, { "type": "mount" },
+        ] },
+    })
+}
+
+fn with(pointer: &str, value: Value) -> Value {
+    let mut spec = sample();
+    let (parent, name) = pointer.rsplit_once('/').unwrap();
+    spec.pointer_mut(parent).unwrap()[name] = value;
+    spec
+}
+
+fn checked(spec: &Value, bundle: &Path) -> Result<(), SpecError> {
+    check(
+        &serde_json::from_value::<Spec>(spec.clone()).unwrap(),
+        bundle,
+    )
+}
+
+#[test]
+fn an_ordinary_spec_is_taken() {
+    checked(&sample(), bundle().path()).unwrap();
+}
+
+#[test]
+fn what_cannot_be_is_refused_by_name() {
+    let folder = bundle();
+    let fifo = folder.path().join("fifo");
+    rustix::fs::mknodat(
+        rustix::fs::CWD,
+        &fifo,
+        rustix::fs::FileType::Fifo,
+        rustix::fs::Mode::from_raw_mode(0o600),
+        0,
+    )
+    .unwrap();
+    let bind = |source: &str| json!([{ "destination": "/x", "type": "bind", "source": source, "options": ["bind"] }]);
+    for (pointer, value, named) in [
+        ("/ociVersion", json!("3.0.0"), "ociVersion"),
+        ("/ociVersion", json!("one"), "ociVersion"),
+        ("/process", Value::Null, "process"),
+        ("/process/args", json!([]), "args"),
+        ("/process/cwd", json!("tmp"), "cwd"),
+        (
+            "/process/apparmorProfile",
+            json!("docker-default"),
+            "docker-default",
+        ),
+        (
+            "/process/rlimits",
+            json!([{ "type": "RLIMIT_CORE", "soft": 2, "hard": 1 }]),
+            "rlimits",
+        ),
+        ("/root", Value::Null, "root"),
+        ("/root/path", json!("nowhere"), "nowhere"),
+        (
+            "/mounts",
+            json!([{ "destination": "/x", "type": "ext4", "source": "/dev/sda" }]),
+            "ext4",
+        ),
+        ("/mounts", bind("/nonexistent"), "/nonexistent"),
+        ("/mounts", bind("/proc"), "/proc"),
+        ("/mounts", bind("/sys/kernel"), "/sys"),
+        ("/mounts", bind("/dev"), "/dev"),
+        ("/mounts", bind("fifo"), "FIFO"),
+        ("/linux", Value::Null, "linux"),
+        (
+            "/linux/namespaces",
+            json!([{ "type": "pid" }, { "type": "mount" }]),
+            "namespace",
+        ),
+        (
+            "/linux/devices",
+            json!([{ "path": "/dev/sda", "type": "b", "major": 8, "minor": 0 }]),
+            "/dev/sda",
+        ),
+        ("/linux/mountLabel", json!("system_u:x"), "mountLabel"),
+        (
+            "/linux/seccomp",
+            json!({ "defaultAction": "SCMP_ACT_NOTIFY" }),
+            "NOTIFY",
+        ),
+        ("/linux/intelRdt", json!({ "closID": "x" }), "intelRdt"),
+        ("/windows", json!({ "layerFolders": [] }), "windows"),
+        (
+            "/hooks",
+            json!({ "createContainer": [{ "path": "/bin/true" }] }),
+            "createContainer",
+        ),
+    ] {
+        let error = match serde_json::from_value::<Spec>(with(pointer, value)) {
+            Ok(spec) => check(&spec, folder.path()).expect_err(pointer).to_string(),
+            // Some are wrong as types already, which loading tells.
+            Err(error) => error.to_string(),
+        };
+        assert!(error.contains(named), "{pointer}: {error}");
+    }
+}
+
+#[test]
+fn the_hosts_network_namespace_is_seen_to_hold_interfaces() {
+    let interfaces = std::fs::read_dir("/sys/class/net").unwrap().count();
+    let mut spec = sample();
+    spec["linux"]["namespaces"][1]["path"] = json!("/proc/self/ns/net");
+    let result = checked(&spec, bundle().path());
+    assert_eq!(result.is_err(), interfaces > 1, "{result:?}");
+}
+
+#[test]
+fn paths_become_those_of_the_guest() {
+    let folder = bundle();
+    let mut spec = with(
+        "/mounts",
+        json!([
+            { "destination": "/proc", "type": "proc", "source": "proc" },
+            { "destination": "/d", "type": "bind", "source": "data", "options": ["rbind", "ro"] },
+            { "destination": "/n", "type": "none", "source": "/dev/null", "options": ["bind"] },
+        ]),
+    );
+    spec["hooks"] = json!({
+        "poststop": [{ "path": "/bin/true" }], "startContainer": [{ "path": "/bin/true" }],
+    });
+    let spec: Spec = serde_json::from_value(spec).unwrap();
+    let id = ContainerId::new("c1").unwrap();
+    let guest = rewrite(&id, &spec, folder.path(), &Rootfs::Bundle).unwrap();
+    let paths: Vec<_> = guest
+        .entries
+        .iter()
+        .map(|entry| entry.path.to_str().unwrap())
+        .collect();
+    assert_eq!(paths, ["c1/rootfs", "c1/mounts/1"]);
+    let data = std::fs::canonicalize(folder.path().join("data")).unwrap();
+    assert_eq!(
+        guest.entries[1].kind,
+        EntryKind::Bind {
+            source: data,
+            readonly: true,
+            recursive: true
+        }
+    );
+    assert_eq!(
+        guest.spec.root().as_ref().unwrap().path(),
+        Path::new("/run/cofferdam/share/c1/rootfs")
+    );
+    let mounts = guest.spec.mounts().as_ref().unwrap();
+    assert_eq!(mounts[0].source(), &Some(PathBuf::from("proc")));
+    assert_eq!(
+        mounts[1].source(),
+        &Some(PathBuf::from("/run/cofferdam/share/c1/mounts/1"))
+    );
+    assert_eq!(mounts[2].source(), &Some(PathBuf::from("/dev/null")));
+    let hooks = guest.spec.hooks().as_ref().unwrap();
+    assert!(hooks.poststop().is_none() && hooks.start_container().is_some());
+    let linux = serde_json::to_string(guest.spec.linux()).unwrap();
+    assert!(
+        !linux.contains("network") && linux.contains("/c1"),
+        "{linux}"
+    );
+}
+
+#[test]
+fn a_malformed_file_names_the_field() {
+    let folder = bundle();
+    let path = folder.path().join("config.json");
+    for (text, named) in [
+        (with("/process/cwd", json!(7)).to_string(), "process.cwd"),
+        (with("/mounts", json!({})).to_string(), "mounts"),
+        ("{".to_owned(), "EOF"),
+        (format!("{} x", sample()), "trailing"),
+    ] {
+        std::fs::write(&path, text).unwrap();
+        let error = load(folder.path()).unwrap_err().to_string();
+        assert!(
+            error.contains(named) && error.contains("config.json"),
+            "{error}"
+        );
+    }
+    std::fs::remove_file(&path).unwrap();
+    assert!(
+        load(folder.path())
+            .unwrap_err()
+            .to_string()
+            .contains("config.json")
+    );
+}
+
+proptest! {
+    #[test]
+    fn any_file_is_loaded_or_refused(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("config.json"), bytes).unwrap();
+        if let Ok(spec) = load(folder.path()) {
+            let _refused = check(&spec, folder.path());
+        }
+    }
+}

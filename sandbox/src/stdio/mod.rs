@@ -1,0 +1,35 @@
+//! A process's stdio on the host.
+
+mod host;
+mod log;
+mod pump;
+
+use std::os::fd::OwnedFd;
+
+pub use host::HostIo;
+pub use log::{Log, LogRecord, LogStream, parse_record};
+pub(crate) use pump::{Progress, Sink, input, output, reached, split};
+
+/// Where a process reads and writes on the host.
+#[derive(Debug)]
+pub enum Stdio {
+    /// Separate streams.
+    Pipes {
+        /// Read until its end; nothing: the process's stdin is empty.
+        stdin: Option<OwnedFd>,
+        /// Nothing: `/dev/null`.
+        stdout: Option<OwnedFd>,
+        /// Nothing: `/dev/null`.
+        stderr: Option<OwnedFd>,
+    },
+    /// A terminal in the guest, connected with these. The line discipline is the guest's: a terminal on this side has
+    /// to be in raw mode.
+    Terminal {
+        /// What is typed.
+        input: OwnedFd,
+        /// What is shown.
+        output: OwnedFd,
+    },
+    /// stdin is empty, the rest is logged. With a terminal both streams are `stdout`.
+    Log(Log),
+}

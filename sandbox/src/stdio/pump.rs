@@ -1,0 +1,112 @@
+//! Moving bytes between a process's streams on the link and the host's descriptors.
+
+use std::os::fd::OwnedFd;
+
+use cofferdam_protocol::link::LinkStream;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::sync::watch;
+
+use crate::stdio::{HostIo, LogStream};
+
+/// Moved at once, at most. Small: an idle sandbox keeps a buffer per stream.
+const CHUNK: usize = 32 << 10;
+
+/// Where a process's output goes.
+#[derive(Debug)]
+pub enum Sink {
+    /// A descriptor.
+    Host(OwnedFd),
+    /// A log.
+    Log(LogStream),
+    /// Nowhere.
+    Discard,
+}
+
+/// How far one output stream has come.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Progress {
+    /// Bytes that have been handed over.
+    pub bytes: u64,
+    /// Nothing more will be.
+    pub finished: bool,
+}
+
+/// Moves what the caller gives until it ends, then half-closes the stream.
+pub async fn input(source: OwnedFd, mut stream: impl tokio::io::AsyncWrite + Unpin) {
+    // A source that cannot be opened has ended: the process reads end of file, as from a closed descriptor.
+    if let Ok(source) = HostIo::reader(source) {
+        let mut buffer = vec![0; CHUNK];
+        while let Ok(count @ 1..) = source.read(&mut buffer).await {
+            if stream.write_all(&buffer[..count]).await.is_err() {
+                return;
+            }
+            if stream.flush().await.is_err() {
+                return;
+            }
+        }
+    }
+    // Fails only when the link is gone, and the process with it.
+    let _gone = stream.shutdown().await;
+}
+
+/// Moves what the process writes until its stream ends. When the host's side cannot take more (its reader is gone) the
+/// stream is closed, and the process gets EPIPE as it would on the host.
+pub async fn output(
+    mut stream: impl tokio::io::AsyncRead + Unpin,
+    sink: Sink,
+    progress: watch::Sender<Progress>,
+) {
+    let mut sink = match sink {
+        Sink::Host(descriptor) => match HostIo::writer(descriptor) {
+            Ok(io) => Open::Host(io),
+            Err(error) => {
+                tracing::debug!(%error, "output has no reader");
+                progress.send_modify(|progress| progress.finished = true);
+                return;
+            }
+        },
+        Sink::Log(log) => Open::Log(log),
+        Sink::Discard => Open::Discard,
+    };
+    let mut buffer = vec![0; CHUNK];
+    while let Ok(count @ 1..) = stream.read(&mut buffer).await {
+        let data = &buffer[..count];
+        let taken = match &mut sink {
+            Open::Host(io) => io.write_all(data).await,
+            Open::Log(log) => log.write(data),
+            Open::Discard => Ok(()),
+        };
+        if let Err(error) = taken {
+            tracing::debug!(%error, "output is no longer taken");
+            break;
+        }
+        progress.send_modify(|progress| progress.bytes += count as u64);
+    }
+    drop(stream);
+    drop(sink);
+    progress.send_modify(|progress| progress.finished = true);
+}
+
+enum Open {
+    Host(HostIo),
+    Log(LogStream),
+    Discard,
+}
+
+/// Waits until `bytes` have been handed over, or no more will be.
+pub async fn reached(mut progress: watch::Receiver<Progress>, bytes: u64) {
+    // An error means that the pump is gone: nothing more will be handed over.
+    let _gone = progress
+        .wait_for(|progress| progress.finished || progress.bytes >= bytes)
+        .await;
+}
+
+/// Splits a terminal's stream, which runs both ways.
+pub fn split(
+    stream: LinkStream,
+) -> (
+    tokio::io::ReadHalf<LinkStream>,
+    tokio::io::WriteHalf<LinkStream>,
+) {
+    tokio::io::split(stream)
+}
