@@ -1,0 +1,56 @@
+//! Errors as the host sees them.
+
+use std::error::Error as StdError;
+
+use cofferdam_protocol::ttrpc::{Code, Error, get_status};
+
+use crate::container::ContainerError;
+use crate::helper::chain;
+use crate::sandbox::{ConfigureError, EventError};
+
+/// An error that has a ttrpc code.
+pub(super) trait Coded: StdError + Sized {
+    fn code(&self) -> Code;
+
+    fn into_status(self) -> Error {
+        Error::RpcStatus(get_status(self.code(), chain(&self)))
+    }
+}
+
+impl Coded for ContainerError {
+    fn code(&self) -> Code {
+        match self {
+            Self::NoContainer { .. } | Self::NoProcess { .. } => Code::NOT_FOUND,
+            Self::ContainerExists { .. } | Self::ProcessExists { .. } => Code::ALREADY_EXISTS,
+            Self::State { .. } | Self::Process { .. } => Code::FAILED_PRECONDITION,
+            Self::Malformed { .. } | Self::Invalid { .. } | Self::Stream(_) => {
+                Code::INVALID_ARGUMENT
+            }
+            Self::Ending => Code::UNAVAILABLE,
+            Self::File { .. }
+            | Self::Kernel { .. }
+            | Self::Resources { .. }
+            | Self::Helper(_)
+            | Self::Device(_) => Code::INTERNAL,
+        }
+    }
+}
+
+impl Coded for ConfigureError {
+    fn code(&self) -> Code {
+        match self {
+            Self::Twice { .. } => Code::FAILED_PRECONDITION,
+            Self::Invalid { .. } => Code::INVALID_ARGUMENT,
+            Self::Kernel { .. } | Self::Share { .. } => Code::INTERNAL,
+        }
+    }
+}
+
+impl Coded for EventError {
+    fn code(&self) -> Code {
+        match self {
+            Self::Busy => Code::FAILED_PRECONDITION,
+            Self::Ending => Code::UNAVAILABLE,
+        }
+    }
+}

@@ -1,0 +1,69 @@
+//! Noticing that the kernel killed a process for want of memory.
+
+use std::io;
+use std::os::fd::OwnedFd;
+
+use rustix::fs::inotify::{self, CreateFlags, WatchFlags};
+use tokio::io::unix::AsyncFd;
+
+use super::{Cgroup, field};
+
+/// How many processes of `cgroup` were killed for want of memory.
+#[must_use]
+pub fn oom_kills(cgroup: &Cgroup) -> u64 {
+    cgroup
+        .read("memory.events")
+        .ok()
+        .and_then(|events| field(&events, "oom_kill")?.parse().ok())
+        .unwrap_or_default()
+}
+
+/// Watches one group.
+#[derive(Debug)]
+pub struct OomWatch {
+    cgroup: Cgroup,
+    inotify: AsyncFd<OwnedFd>,
+    seen: u64,
+}
+
+impl OomWatch {
+    /// Begins to watch.
+    ///
+    /// # Errors
+    /// When the group has no memory controller.
+    pub fn new(cgroup: Cgroup) -> io::Result<Self> {
+        let fd = inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK)?;
+        let file = cgroup.path().join("memory.events");
+        inotify::add_watch(&fd, &file, WatchFlags::MODIFY)?;
+        Ok(Self {
+            seen: oom_kills(&cgroup),
+            inotify: AsyncFd::register(fd)?,
+            cgroup,
+        })
+    }
+
+    /// Waits for the next kill. `false`: the group is gone.
+    ///
+    /// # Errors
+    /// When the watch cannot be read.
+    pub async fn next(&mut self) -> io::Result<bool> {
+        loop {
+            // The kernel announces that memory ran out before it has killed; only a count that
+            // rises is a kill.
+            let kills = oom_kills(&self.cgroup);
+            if kills > self.seen {
+                self.seen = kills;
+                return Ok(true);
+            }
+            if !self.cgroup.path().exists() {
+                return Ok(false);
+            }
+            let mut ready = self.inotify.readable().await?;
+            let mut events = [0; 4096];
+            match ready.try_io(|fd| Ok(rustix::io::read(fd, &mut events)?)) {
+                Ok(Err(error)) => return Err(error),
+                Ok(Ok(_)) | Err(_) => {}
+            }
+        }
+    }
+}

@@ -1,0 +1,46 @@
+//! Removing a container.
+
+use std::time::Duration;
+
+use tokio::time::timeout;
+
+use super::create::remove_folders;
+use super::{ContainerError, Containers};
+
+/// How long the agent may take to see an end that the kernel has announced.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+impl Containers {
+    /// Kills what is left of the container and frees its name.
+    ///
+    /// # Errors
+    /// When there is no such container, or processes of it cannot be killed.
+    pub async fn delete(&self, id: &str) -> Result<(), ContainerError> {
+        let container = self.get(id)?;
+        let cgroup = &container.cgroup;
+        // Before anything is waited for: an operation that hangs, hangs on one of these processes.
+        let killed = cgroup.kill();
+        killed.map_err(ContainerError::file("kill the processes in", cgroup.path()))?;
+        let _busy = container.operation.lock().await;
+        let removed = cgroup.remove().await;
+        removed.map_err(ContainerError::file("remove cgroup", cgroup.path()))?;
+        let processes: Vec<_> = {
+            let inner = container.inner();
+            let execs = inner.execs.values().flatten().cloned();
+            execs.chain([inner.init.clone()]).collect()
+        };
+        for process in processes {
+            // Whoever waits for one of them shall have the answer first.
+            if timeout(PATIENCE, process.ended()).await.is_err() {
+                return Err(ContainerError::Process {
+                    id: id.to_owned(),
+                    exec: String::new(),
+                    problem: "does not end",
+                });
+            }
+        }
+        remove_folders(id);
+        self.table().remove(id);
+        Ok(())
+    }
+}

@@ -1,0 +1,68 @@
+//! Making a container with libcontainer.
+
+use std::error::Error;
+
+use libcontainer::container::builder::ContainerBuilder;
+use libcontainer::error::LibcontainerError;
+use libcontainer::syscall::syscall::SyscallType;
+
+use super::executor::CommandExecutor;
+use super::report::{Report, Reporter};
+use super::{CreateRequest, Stdio};
+
+/// Makes the container and reports its first process, which waits for the start.
+pub(super) fn run(request: CreateRequest, stdio: Stdio, reporter: &Reporter) -> Result<(), String> {
+    let executor = CommandExecutor::new(reporter.duplicate().map_err(|error| {
+        format!(
+            "cannot duplicate the report's descriptor {}: {error}",
+            reporter.raw()
+        )
+    })?);
+    let pid = build(request, stdio, executor).map_err(|error| chain(&error))?;
+    reporter.send(&Report::Pid(pid));
+    reporter.send(&Report::Created);
+    Ok(())
+}
+
+fn build(
+    request: CreateRequest,
+    stdio: Stdio,
+    executor: CommandExecutor,
+) -> Result<i32, LibcontainerError> {
+    let terminal = request.console.is_some();
+    let mut builder = ContainerBuilder::new(request.id, SyscallType::default())
+        .with_executor(executor)
+        .with_root_path(request.state)?
+        .with_console_socket(request.console);
+    if !terminal {
+        builder = builder
+            .with_stdin(stdio.stdin)
+            .with_stdout(stdio.stdout)
+            .with_stderr(stdio.stderr);
+    }
+    let container = builder
+        .as_init(request.bundle)
+        .with_systemd(false)
+        .with_detach(true)
+        .as_sibling(true)
+        .build()?;
+    let pid = container.pid().ok_or_else(|| {
+        LibcontainerError::Other("the container ended before it was made".to_owned())
+    })?;
+    Ok(pid.as_raw())
+}
+
+/// An error and its causes in one line, without saying anything twice.
+pub(crate) fn chain(error: &dyn Error) -> String {
+    let mut line = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let text = error.to_string();
+        if !line.contains(&text) {
+            line.push_str(": ");
+            line.push_str(&text);
+        }
+        cause = error.source();
+    }
+    line.replace('\n', " ")
+}

@@ -1,0 +1,77 @@
+//! How the first process of a container executes its command.
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::{Mutex, PoisonError};
+
+use libcontainer::oci_spec::runtime::Spec;
+use libcontainer::workload::{
+    Executor, ExecutorError, ExecutorSetEnvsError, ExecutorValidationError,
+};
+use std::sync::Arc;
+
+use super::command;
+use super::report::{Report, Reporter};
+
+/// Called by libcontainer in the container's process: `validate` when everything but the start
+/// is done, `exec` after the start.
+#[derive(Clone)]
+pub(super) struct CommandExecutor {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    reporter: Reporter,
+    found: Mutex<Option<PathBuf>>,
+}
+
+impl CommandExecutor {
+    pub(super) fn new(reporter: Reporter) -> Self {
+        Self {
+            inner: Arc::new(Inner {
+                reporter,
+                found: Mutex::default(),
+            }),
+        }
+    }
+}
+
+impl Executor for CommandExecutor {
+    fn validate(&self, spec: &Spec) -> Result<(), ExecutorValidationError> {
+        let process = spec.process().as_ref().ok_or_else(|| {
+            ExecutorValidationError::ArgValidationError("the spec has no process".to_owned())
+        })?;
+        let found = command::find(process).map_err(|error| {
+            self.inner.reporter.send(&Report::Command(error.clone()));
+            ExecutorValidationError::ArgValidationError(error.to_string())
+        })?;
+        let mut place = self
+            .inner
+            .found
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        *place = Some(found);
+        Ok(())
+    }
+
+    fn setup_envs(&self, _: HashMap<String, String>) -> Result<(), ExecutorSetEnvsError> {
+        // The map has lost the order and the doubles; the spec, which `exec` is given, has them.
+        Ok(())
+    }
+
+    fn exec(&self, spec: &Spec) -> Result<(), ExecutorError> {
+        let process = spec.process().as_ref().ok_or(ExecutorError::InvalidArg)?;
+        let empty = Vec::new();
+        let env = process.env().as_ref().unwrap_or(&empty);
+        let found = self
+            .inner
+            .found
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        let path = found.as_deref().ok_or(ExecutorError::InvalidArg)?;
+        self.inner.reporter.send(&Report::Executing);
+        let error = command::execute(path, process, env);
+        self.inner.reporter.send(&Report::Command(error.clone()));
+        Err(ExecutorError::Other(error.to_string()))
+    }
+}

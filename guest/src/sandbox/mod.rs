@@ -1,0 +1,35 @@
+//! The guest as a whole: its identity, its events, its end.
+
+mod configure;
+mod events;
+mod shutdown;
+
+pub use configure::ConfigureError;
+pub use events::{EventError, Events};
+
+use std::sync::{Arc, Mutex};
+
+use crate::container::Containers;
+
+/// One sandbox.
+#[derive(Debug)]
+pub struct Sandbox {
+    /// Its containers.
+    pub containers: Arc<Containers>,
+    /// What happened without being asked for.
+    pub events: Events,
+    /// The name it was given, once it has one.
+    identity: Mutex<Option<String>>,
+}
+
+impl Sandbox {
+    /// A guest without identity.
+    #[must_use]
+    pub fn new(containers: Arc<Containers>, events: Events) -> Self {
+        Self {
+            containers,
+            events,
+            identity: Mutex::default(),
+        }
+    }
+}

@@ -1,0 +1,11 @@
+//! Kernel interfaces that have no safe wrapper in the libraries we use.
+
+mod bpf;
+mod fork;
+mod ioctl;
+mod kill;
+
+pub(crate) use bpf::{BpfInstruction, attach_device_program};
+pub(crate) use fork::{Fork, fork, fork_sibling};
+pub(crate) use ioctl::{ENTROPY_MAX, add_entropy, raise_loopback};
+pub(crate) use kill::kill_realtime;
