@@ -1,1 +1,18 @@
-//! What the end-to-end tests share.
+//! What the end-to-end tests share: a built prefix, an installation of one's own for each test, and bounded commands.
+//!
+//! ```no_run
+//! let Some(cofferdam) = harness::Cofferdam::new() else { return };
+//! let done = cofferdam.run(["run", "--rm", cofferdam.busybox(), "echo", "hello"]);
+//! assert_eq!((done.code, done.stdout.as_str()), (0, "hello\n"), "{done:?}");
+//! cofferdam.assert_nothing_left();
+//! ```
+
+mod cofferdam;
+mod outcome;
+mod prefix;
+mod processes;
+
+pub use cofferdam::Cofferdam;
+pub use outcome::{Outcome, Running, finish, start};
+pub use prefix::{Prefix, image};
+pub use processes::{Actors, is_alive, wait_until};

@@ -1,0 +1,86 @@
+//! The processes that stand behind a container.
+
+use std::fs;
+use std::path::Path;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+
+/// Pids of the processes behind one container, as its state file names them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Actors {
+    /// Owns the sandbox.
+    pub driver: i32,
+    /// Stands for the container's first process.
+    pub proxy: i32,
+    /// VMM and file server, in no particular order.
+    pub helpers: Vec<i32>,
+}
+
+impl Actors {
+    /// Reads a state file; nothing while the container is not made.
+    #[must_use]
+    pub fn read(root: &Path, id: &str) -> Option<Self> {
+        let text = fs::read(root.join(id).join("state.json")).ok()?;
+        let state: Value = serde_json::from_slice(&text).ok()?;
+        let pid = |value: &Value| i32::try_from(value.get("pid")?.as_i64()?).ok();
+        Some(Self {
+            driver: pid(&state["driver"])?,
+            proxy: pid(&state["init"])?,
+            helpers: state["helpers"]
+                .as_array()?
+                .iter()
+                .filter_map(pid)
+                .collect(),
+        })
+    }
+
+    /// The helper whose program's name contains this, e.g. `qemu`.
+    #[must_use]
+    pub fn helper(&self, name: &str) -> Option<i32> {
+        self.helpers.iter().copied().find(|pid| {
+            fs::read_link(format!("/proc/{pid}/exe"))
+                .is_ok_and(|program| program.to_string_lossy().contains(name))
+        })
+    }
+
+    /// All of them.
+    #[must_use]
+    pub fn all(&self) -> Vec<i32> {
+        let mut all = vec![self.driver, self.proxy];
+        all.extend(&self.helpers);
+        all
+    }
+}
+
+/// Whether a process runs; a zombie does not.
+#[must_use]
+pub fn is_alive(pid: i32) -> bool {
+    fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| {
+        stat.rsplit_once(") ")
+            .is_some_and(|(_, rest)| !rest.starts_with(['Z', 'X']))
+    })
+}
+
+/// Waits until something is so; answers whether it came about within the limit.
+pub fn wait_until(limit: Duration, mut is_so: impl FnMut() -> bool) -> bool {
+    let deadline = Instant::now() + limit;
+    loop {
+        if is_so() {
+            return true;
+        }
+        if Instant::now() >= deadline {
+            return false;
+        }
+        thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// Sends a signal by number.
+pub(crate) fn signal(pid: i32, number: i32) {
+    let target = Pid::from_raw(pid).expect("a pid");
+    let signal = Signal::from_named_raw(number).expect("a signal");
+    kill_process(target, signal).unwrap_or_else(|error| panic!("cannot signal {pid}: {error}"));
+}
