@@ -12,6 +12,9 @@ use tokio::sync::{Mutex, mpsc};
 /// The longest message that is read. QEMU may be in the guest's hands.
 const MESSAGE_LIMIT: u64 = 64 << 10;
 
+/// How long QEMU may take to set the machine up. That waits for the file server, too, and the host may be busy.
+const START_DEADLINE: Duration = Duration::from_secs(30);
+
 /// How long QEMU may take for a command.
 const DEADLINE: Duration = Duration::from_secs(10);
 
@@ -68,11 +71,19 @@ impl Monitor {
 
     /// Waits until QEMU has set the machine up and obeys commands.
     pub async fn negotiate(&self) -> Result<(), MonitorError> {
-        self.execute("qmp_capabilities").await
+        self.exchange("qmp_capabilities", START_DEADLINE).await
     }
 
     /// Has QEMU carry out a command without arguments.
     pub async fn execute(&self, command: &'static str) -> Result<(), MonitorError> {
+        self.exchange(command, DEADLINE).await
+    }
+
+    async fn exchange(
+        &self,
+        command: &'static str,
+        deadline: Duration,
+    ) -> Result<(), MonitorError> {
         let mut channel = self.channel.lock().await;
         let exchange = async {
             // An answer that came after its deadline.
@@ -90,11 +101,8 @@ impl Monitor {
                 None => Err(MonitorError::HungUp),
             }
         };
-        let silent = |_| MonitorError::Silent {
-            command,
-            deadline: DEADLINE,
-        };
-        tokio::time::timeout(DEADLINE, exchange)
+        let silent = |_| MonitorError::Silent { command, deadline };
+        tokio::time::timeout(deadline, exchange)
             .await
             .map_err(silent)?
     }

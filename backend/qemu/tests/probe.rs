@@ -2,11 +2,10 @@
 
 mod common;
 
-use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use backend_api::Accelerator;
+use backend_api::{Accelerator, Privileges};
 use backend_qemu::probe::{Probe, ProbeOutcome, Unusable, cached};
 
 fn probe(accelerator: Accelerator) -> Option<Probe> {
@@ -82,16 +81,8 @@ async fn a_vmm_that_aborts_is_quoted() {
     let Some(mut probe) = probe(Accelerator::Emulation) else {
         return;
     };
-    let folder = tempfile::tempdir().expect("a folder");
-    let program = folder.path().join("qemu");
-    std::fs::write(
-        &program,
-        "#!/bin/sh\necho 'failed to set MSR 0x10a' >&2\nkill -ABRT $$\n",
-    )
-    .expect("writes");
-    std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).expect("chmod");
-    std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o755)).expect("chmod");
-    probe.binary = Some(program);
+    probe.privileges = Privileges::Inherit;
+    probe.binary = Some(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/programs/aborts"));
     let outcome = probe.run().await.expect("an answer");
     let ProbeOutcome::Unusable { reason } = outcome else {
         panic!("{outcome:?}")
