@@ -21,7 +21,6 @@ libc6-dev           /usr/include/stdio.h
 libcap-ng-dev       /usr/include/cap-ng.h
 libelf-dev          /usr/include/libelf.h
 libseccomp-dev      /usr/include/seccomp.h
-libssl-dev          /usr/include/openssl/ssl.h
 make                make
 perl                perl
 pkg-config          pkg-config

@@ -17,7 +17,7 @@ use super::source;
 pub const STEPS: &str = "1";
 
 /// Lines that make prints on the way to vmlinux, about.
-const EXPECTED_LINES: usize = 2030;
+const EXPECTED_LINES: usize = 2070;
 
 /// Log lines shown when the build fails.
 const TAIL: usize = 40;

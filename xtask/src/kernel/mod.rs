@@ -9,6 +9,7 @@ mod config;
 mod source;
 
 use std::fs;
+use std::path::Path;
 
 use anyhow::{Context, Result};
 use clap::Args;
@@ -54,34 +55,36 @@ pub fn install(places: &Places, options: &Options) -> Result<()> {
 
     let known = source::known(&store)?.filter(|_| !options.update);
     let cached = known.and_then(|source| store.find(&key(&fragments, &toolchain, &source)));
-    let entry = match cached {
-        Some(entry) => entry,
-        None => {
-            let source = source::newest(&store)?;
-            let key = key(&fragments, &toolchain, &source);
-            match store.find(&key) {
-                Some(entry) => entry,
-                None => {
-                    let stage = store.stage()?;
-                    let package = source::fetch(&store, &source)?;
-                    let jobs = options.jobs.map_or_else(processors, Ok)?;
-                    let built = build::build(stage.path(), &package, &fragments, &toolchain, jobs)?;
-                    let inventory = Inventory {
-                        source: &source.version,
-                        compiler: &toolchain.compiler,
-                        linker: &toolchain.linker,
-                        configuration: &fragments.digest(),
-                    };
-                    let path = built.join("inputs.json");
-                    fs::write(&path, serde_json::to_vec_pretty(&inventory)?)
-                        .with_context(|| format!("write {}", path.display()))?;
-                    let entry = store.publish(&built, &key)?;
-                    store.prune(KEPT, |name| name.len() == key.len())?;
-                    entry
-                }
-            }
-        }
+    if let Some(entry) = cached {
+        return place(places, &entry);
+    }
+    let source = source::newest(&store)?;
+    let key = key(&fragments, &toolchain, &source);
+    if let Some(entry) = store.find(&key) {
+        return place(places, &entry);
+    }
+
+    let stage = store.stage()?;
+    let package = source::fetch(&store, &source)?;
+    let jobs = options.jobs.map_or_else(processors, Ok)?;
+    let built = build::build(stage.path(), &package, &fragments, &toolchain, jobs)?;
+    let inventory = Inventory {
+        source: &source.version,
+        compiler: &toolchain.compiler,
+        linker: &toolchain.linker,
+        configuration: &fragments.digest(),
     };
+    let path = built.join("inputs.json");
+    fs::write(&path, serde_json::to_vec_pretty(&inventory)?)
+        .with_context(|| format!("write {}", path.display()))?;
+    let entry = store.publish(&built, &key)?;
+    place(places, &entry)?;
+    eprintln!("removing the kernel's build tree");
+    stage.close().context("remove the kernel's build tree")?;
+    store.prune(KEPT, |name| name.len() == key.len())
+}
+
+fn place(places: &Places, entry: &Path) -> Result<()> {
     let kernel = entry.join("vmlinux");
     prefix::place(&kernel, &places.guest_files().join("vmlinux"), 0o644)?;
     println!("guest kernel: {}", kernel.display());

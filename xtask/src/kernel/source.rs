@@ -22,6 +22,26 @@ const MIRROR: &str = "http://deb.debian.org/debian";
 /// Suites that carry the package, the preferred one first.
 const SUITES: [&str; 2] = ["bookworm-backports", "trixie"];
 
+/// What x86 without these drivers does not need: half of the tree, which would have to be written and
+/// removed again. Kconfig files stay, because every one of them is read.
+const UNUSED: [&str; 15] = [
+    "*/Documentation/?*/*",
+    "*/arch/[!x]*/*.[chS]",
+    "*/arch/[!x]*/dts/*",
+    "*/drivers/gpu/*.[chS]",
+    "*/drivers/iio/*.[ch]",
+    "*/drivers/infiniband/*.[ch]",
+    "*/drivers/media/*.[ch]",
+    "*/drivers/net/ethernet/*.[ch]",
+    "*/drivers/net/wireless/*.[ch]",
+    "*/drivers/scsi/*.[ch]",
+    "*/drivers/staging/*.[ch]",
+    "*/drivers/usb/*.[ch]",
+    "*/sound/*.[chS]",
+    "*/tools/perf/*",
+    "*/tools/testing/*",
+];
+
 /// One version of the source package.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Source {
@@ -116,7 +136,7 @@ pub fn fetch(store: &Store, source: &Source) -> Result<PathBuf> {
     Ok(package)
 }
 
-/// Unpacks the package's source tree below `directory` and gives back its top.
+/// Unpacks what is needed of the package's source tree below `directory`; gives back its top.
 pub fn unpack(package: &Path, directory: &Path) -> Result<PathBuf> {
     let content = directory.join("package");
     command::run(
@@ -132,7 +152,9 @@ pub fn unpack(package: &Path, directory: &Path) -> Result<PathBuf> {
             .arg("--file")
             .arg(&archive)
             .arg("--directory")
-            .arg(directory),
+            .arg(directory)
+            .args(["--wildcards", "--wildcards-match-slash"])
+            .args(UNUSED.map(|pattern| format!("--exclude={pattern}"))),
     )?;
     fs::remove_dir_all(&content).with_context(|| format!("remove {}", content.display()))?;
     Ok(directory.join(PACKAGE))
