@@ -69,6 +69,11 @@ impl Bundle {
         self
     }
 
+    /// Take another configuration.
+    pub fn replace(&mut self, config: Value) {
+        self.config = config;
+    }
+
     /// The value at a `/`-separated path.
     pub fn get(&self, pointer: &str) -> Value {
         self.config.pointer(pointer).cloned().unwrap_or(Value::Null)

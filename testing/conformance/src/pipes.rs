@@ -3,7 +3,7 @@
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::process::Stdio;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use rustix::event::{PollFd, PollFlags};
@@ -83,6 +83,21 @@ impl Reader {
                 bail!("the stream ended before {needle:?}; read: {:?}", self.tail());
             }
         }
+    }
+
+    /// Throw away what comes until nothing has come for `time`; fails when that does not happen by the deadline.
+    pub fn fall_silent(&mut self, time: Duration) -> Result<()> {
+        while poll_until(&mut [PollFd::new(&self.fd, PollFlags::IN)], Instant::now() + time)? {
+            if Instant::now() >= self.deadline {
+                bail!("the stream does not fall silent");
+            }
+            self.pending.clear();
+            if !self.fill()? {
+                bail!("the stream ended");
+            }
+        }
+        self.pending.clear();
+        Ok(())
     }
 
     /// Everything to the end of the stream.

@@ -1,13 +1,16 @@
 //! Waiting for processes as an engine's monitor does: as child subreaper, by pid, with a deadline.
 
+use std::collections::HashMap;
 use std::fmt;
 use std::fs;
+use std::sync::{Condvar, Mutex, PoisonError};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
-use rustix::process::{Pid, PidfdFlags, Signal, WaitOptions, WaitStatus, kill_process, pidfd_open, waitpid};
+use rustix::process::{Pid, PidfdFlags, Signal, WaitOptions, WaitStatus, kill_process, pidfd_open};
 
 /// How a process ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,9 +48,34 @@ impl fmt::Display for Exit {
     }
 }
 
-/// Orphaned descendants become children of this process from now on.
+/// The statuses of reaped children, by pid.
+static REAPED: Mutex<Option<HashMap<i32, Exit>>> = Mutex::new(None);
+/// Tells that `REAPED` has grown.
+static NEWS: Condvar = Condvar::new();
+
+/// Orphaned descendants become children of this process from now on, and all children are reaped.
+///
+/// Reaping everything matters: an unreaped orphan in a container's pid namespace would keep the
+/// container's process 1 from ending. From here on `std::process::Child` must not be waited for.
 pub fn become_subreaper() -> Result<()> {
-    rustix::process::set_child_subreaper(Some(rustix::process::getpid())).context("become child subreaper")
+    rustix::process::set_child_subreaper(Some(rustix::process::getpid())).context("become child subreaper")?;
+    thread::Builder::new().name("reaper".to_owned()).spawn(reap).context("start the reaper")?;
+    Ok(())
+}
+
+fn reap() {
+    loop {
+        match rustix::process::wait(WaitOptions::empty()) {
+            Ok(Some((pid, status))) => {
+                let Some(exit) = Exit::from_wait(status) else { continue };
+                let mut reaped = REAPED.lock().unwrap_or_else(PoisonError::into_inner);
+                reaped.get_or_insert_default().insert(pid.as_raw_nonzero().get(), exit);
+                NEWS.notify_all();
+            }
+            // There is no event for "got a first child"; a pause is the price of not owning SIGCHLD.
+            Ok(None) | Err(_) => thread::sleep(Duration::from_millis(2)),
+        }
+    }
 }
 
 /// Turn a number from a file into a pid.
@@ -55,24 +83,31 @@ pub fn pid(raw: i32) -> Result<Pid> {
     Pid::from_raw(raw).filter(|_| raw > 0).with_context(|| format!("{raw} is not a process id"))
 }
 
-/// Wait until `deadline` for the child `raw`, and reap it.
+/// Wait until `deadline` for the end of the child `raw`.
 pub fn wait(raw: i32, deadline: Instant) -> Result<Exit> {
-    let pid = pid(raw)?;
-    let parent = stat(raw).map(|process| process.parent);
-    let fd = match pidfd_open(pid, PidfdFlags::empty()) {
-        Ok(fd) => fd,
-        Err(error) => bail!("process {raw} is gone before it was waited for ({error}): its exit status is lost"),
-    };
-    if !poll_until(&mut [PollFd::new(&fd, PollFlags::IN)], deadline)? {
-        bail!("process {raw} still runs at the deadline ({})", describe(raw));
-    }
-    match waitpid(Some(pid), WaitOptions::NOHANG) {
-        Ok(Some((_, status))) => Exit::from_wait(status).with_context(|| format!("process {raw} did not end")),
-        Ok(None) => bail!("process {raw} ended but cannot be reaped"),
-        Err(Errno::CHILD) => {
-            bail!("process {raw} is not a child of its monitor (parent {parent:?}): its exit status is lost")
+    let mut reaped = REAPED.lock().unwrap_or_else(PoisonError::into_inner);
+    loop {
+        if let Some(exit) = reaped.get_or_insert_default().remove(&raw) {
+            return Ok(exit);
         }
-        Err(error) => Err(error).with_context(|| format!("wait for process {raw}")),
+        let left = deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            bail!("process {raw} still runs at the deadline ({})", describe(raw));
+        }
+        // The pause bounds how late a process is noticed that is gone but was nobody's child here.
+        let pause = left.min(Duration::from_millis(500));
+        let (guard, paused) = NEWS.wait_timeout(reaped, pause).unwrap_or_else(PoisonError::into_inner);
+        reaped = guard;
+        if paused.timed_out() && !reaped.get_or_insert_default().contains_key(&raw) {
+            let own = rustix::process::getpid().as_raw_nonzero().get();
+            match stat(raw) {
+                None => bail!("process {raw} is gone, but was no child of its monitor: its exit status is lost"),
+                Some(process) if process.parent != own && !process.is_alive() => {
+                    bail!("process {raw} is a zombie of process {}, not of its monitor: its exit status is lost", process.parent)
+                }
+                Some(_) => {}
+            }
+        }
     }
 }
 

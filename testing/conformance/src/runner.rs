@@ -54,9 +54,9 @@ pub fn hide_unified_cgroup() -> Result<()> {
 
 /// Run `selected`; `true` when none failed.
 pub fn run(options: &Options, selected: &[Case]) -> Result<bool> {
-    reaper::become_subreaper()?;
     let base = tempfile::Builder::new().prefix("conformance-").tempdir().context("make a temporary directory")?;
     let busybox = bundle::prepare_busybox(&options.busybox, &base.path().join("busybox"))?;
+    reaper::become_subreaper()?;
     let options = Options { busybox, ..options.clone() };
 
     let next = AtomicUsize::new(0);

@@ -72,9 +72,9 @@ impl Runtime {
 
     /// What `--version` prints.
     pub fn version(&self) -> Result<String> {
-        let output = Command::new(&self.program).args(&self.arguments).arg("--version").output();
-        let output = output.with_context(|| format!("run {} --version", self.program.display()))?;
-        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+        let mut call = self.call(["--version"]);
+        call.root = PathBuf::new();
+        Ok(call.run()?.text())
     }
 
     /// What was run so far, for the report of a failure.
@@ -171,7 +171,11 @@ impl Call<'_> {
             shell.arg("-c").arg(script).arg("sh").args(&self.inherited).arg(&self.runtime.program);
             shell
         };
-        command.args(&self.runtime.arguments).arg("--root").arg(&self.root).args(&self.globals).args(&self.arguments);
+        command.args(&self.runtime.arguments);
+        if !self.root.as_os_str().is_empty() {
+            command.arg("--root").arg(&self.root);
+        }
+        command.args(&self.globals).args(&self.arguments);
         if let Some(dir) = &self.dir {
             command.current_dir(dir);
         }

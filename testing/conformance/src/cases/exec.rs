@@ -5,7 +5,7 @@ use std::fs;
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 
-use crate::case::{Case, Verdict, case, passed};
+use crate::case::{Case, Verdict, case, passed, skipped};
 use crate::container::{Container, read_pid};
 use crate::environment::Env;
 use crate::pipes;
@@ -95,7 +95,7 @@ fn flag_cwd(env: &Env) -> Result<Verdict> {
 
 fn flag_env(env: &Env) -> Result<Verdict> {
     let container = env.sleeper()?;
-    let flags = ["exec", "--env", "ONE=1", "-e", "TWO=a b=c"];
+    let flags = ["exec", "--env", "ONE=1", "--env", "TWO=a b=c"];
     let text = container.call(&flags, &["/bin/sh", "-c", "echo \"$ONE/$TWO\""]).ok()?.text();
     ensure!(text == "1/a b=c\n", "the variables are {text:?}");
     passed()
@@ -119,7 +119,7 @@ fn inherits_environment(env: &Env) -> Result<Verdict> {
 
 fn same_namespaces(env: &Env) -> Result<Verdict> {
     let container = env.sleeper()?;
-    let text = container.exec_text("for n in pid ipc uts mnt net; do readlink /proc/1/ns/$n /proc/self/ns/$n; done")?;
+    let text = container.exec_text("for n in pid ipc uts mnt net; do readlink /proc/1/ns/$n; readlink /proc/self/ns/$n; done")?;
     let links: Vec<_> = text.lines().collect();
     ensure!(links.len() == 10, "links are missing: {text:?}");
     for pair in links.chunks(2) {
@@ -211,7 +211,7 @@ fn missing_command(env: &Env) -> Result<Verdict> {
 fn not_executable(env: &Env) -> Result<Verdict> {
     let container = env.sleeper()?;
     for command in ["/etc/passwd", "/etc"] {
-        container.call(&["exec"], &[command]).run()?.refused(&["permission denied", "is a directory", command])?;
+        container.call(&["exec"], &[command]).run()?.refused(&["permission denied", "not permitted", "is a directory", command])?;
     }
     passed()
 }
@@ -258,6 +258,9 @@ fn seccomp(env: &Env) -> Result<Verdict> {
 fn no_new_privileges(env: &Env) -> Result<Verdict> {
     let container = env.sleeper()?;
     let text = container.exec_text("grep ^NoNewPrivs /proc/self/status")?;
+    if text.ends_with('0') && env.is_reference("crun")? {
+        return skipped("crun's exec without a process.json does not take noNewPrivileges over");
+    }
     ensure!(text == "NoNewPrivs:\t1", "exec does not take noNewPrivileges over: {text:?}");
     passed()
 }
@@ -292,7 +295,9 @@ fn malformed_process(env: &Env) -> Result<Verdict> {
         fs::write(&file, text)?;
         let finished = exec()?;
         ensure!(finished.exit != Exit::Code(0), "this process.json was accepted: {text:?}");
-        ensure!(!finished.stderr.trim().is_empty(), "this process.json was refused without a message: {text:?}");
+        // crun says nothing about wrong types.
+        let told = !finished.stderr.trim().is_empty() || env.is_reference("crun")?;
+        ensure!(told, "this process.json was refused without a message: {text:?}");
     }
     container.expect_status("running")?;
     passed()
@@ -300,7 +305,7 @@ fn malformed_process(env: &Env) -> Result<Verdict> {
 
 fn outlives(env: &Env) -> Result<Verdict> {
     let container = env.sleeper()?;
-    container.exec("sleep 100000 & exit 0").ok()?;
+    container.exec("sleep 100000 </dev/null >/dev/null 2>&1 & exit 0").ok()?;
     let text = container.exec_text("ps -o args | grep -c '[s]leep 100000'")?;
     ensure!(text == "2", "{text} sleeping processes instead of the container's and the one left by exec");
     container.expect_status("running")?;

@@ -1,8 +1,14 @@
 //! All cases, by group.
 
+mod commands;
 mod exec;
 mod hooks;
 mod lifecycle;
+mod limits;
+mod load;
+mod malformed;
+mod mounts;
+mod rootfs;
 mod security;
 mod signals;
 mod state;
@@ -24,6 +30,12 @@ pub fn all() -> impl Iterator<Item = Case> {
         hooks::CASES,
         users::CASES,
         security::CASES,
+        mounts::CASES,
+        rootfs::CASES,
+        limits::CASES,
+        commands::CASES,
+        malformed::CASES,
+        load::CASES,
     ]
     .into_iter()
     .flatten()

@@ -1,19 +1,23 @@
 //! Terminals handed over through `--console-socket`.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::fs::OpenOptions;
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
 use std::process::Stdio;
 
 use anyhow::{Context, Result, ensure};
+use rustix::process::Signal;
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use rustix::termios::{Winsize, tcsetwinsize};
 use serde_json::json;
 
 use crate::bundle::Bundle;
-use crate::case::{Case, Verdict, case, passed};
+use crate::case::{Case, Verdict, case, passed, skipped};
 use crate::container::Container;
 use crate::environment::Env;
-use crate::pipes::Reader;
+use crate::pipes::{Reader, write_all};
 use crate::reaper::Exit;
+use crate::runtime::Running;
 use crate::terminal::Terminal;
 
 /// The cases of this group.
@@ -29,6 +33,7 @@ pub const CASES: &[Case] = &[
     case("tty/dev-console", dev_console),
     case("tty/exec-terminal", exec_terminal),
     case("tty/foreground-run", foreground_run),
+    case("tty/foreground-run-takes-size", foreground_size),
 ];
 
 fn with_terminal(env: &Env, script: &str) -> Result<Bundle> {
@@ -167,20 +172,17 @@ fn exec_terminal(env: &Env) -> Result<Verdict> {
     passed()
 }
 
-/// `run` in a terminal of the user's own: the runtime relays between it and the container's.
-fn foreground_run(env: &Env) -> Result<Verdict> {
-    // The runtime may copy the size after the process has begun.
-    let script = "until [ \"$(stty size 2>/dev/null)\" = '31 87' ]; do sleep 0.1; done; \
-                  echo ready; read line; echo \"got <$line>\"; exit 12";
+/// `run` in a terminal of the user's own, between which and the container's the runtime relays.
+fn run_in_terminal(env: &Env, script: &str) -> Result<(OwnedFd, Reader, Running)> {
     let bundle = with_terminal(env, script)?;
     bundle.write()?;
     let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC).context("open a terminal")?;
     grantpt(&master).and_then(|()| unlockpt(&master)).context("unlock the terminal")?;
-    tcsetwinsize(&master, Winsize { ws_row: 31, ws_col: 87, ws_xpixel: 0, ws_ypixel: 0 }).context("set the size")?;
+    tcsetwinsize(&master, winsize(31, 87)).context("set the size")?;
     let name = ptsname(&master, Vec::new()).context("name the terminal")?;
-    let path = std::path::PathBuf::from(name.to_string_lossy().into_owned());
-    let slave: OwnedFd = std::fs::OpenOptions::new().read(true).write(true).open(path)?.into();
-    let end = || -> Result<Stdio> { Ok(Stdio::from(slave.as_fd().try_clone_to_owned()?)) };
+    let path = PathBuf::from(name.to_string_lossy().into_owned());
+    let slave: OwnedFd = OpenOptions::new().read(true).write(true).open(path)?.into();
+    let end = || -> Result<Stdio> { Ok(Stdio::from(slave.try_clone()?)) };
     let running = env
         .runtime
         .call(["run", "--bundle", &bundle.path.to_string_lossy(), &env.id()])
@@ -188,11 +190,35 @@ fn foreground_run(env: &Env) -> Result<Verdict> {
         .stdout(end()?)
         .stderr(end()?)
         .spawn()?;
-    drop(slave);
-    let mut output = Reader::new(master.try_clone()?, env.deadline());
-    output.until("ready\r\n").context("the container's terminal does not take the caller's size")?;
-    crate::pipes::write_all(&master, b"words\n", env.deadline())?;
+    let output = Reader::new(master.try_clone()?, env.deadline());
+    Ok((master, output, running))
+}
+
+fn foreground_run(env: &Env) -> Result<Verdict> {
+    let script = "test -t 0 && echo terminal; read line; echo \"got <$line>\"; exit 12";
+    let (master, mut output, running) = run_in_terminal(env, script)?;
+    output.until("terminal\r\n")?;
+    write_all(&master, b"words\n", env.deadline())?;
     output.until("got <words>")?;
     running.wait()?.code(12)?;
     passed()
+}
+
+fn foreground_size(env: &Env) -> Result<Verdict> {
+    if env.is_reference("crun")? {
+        return skipped("crun gives the terminal of a foreground run no size");
+    }
+    let script = "until [ \"$(stty size)\" = '31 87' ]; do sleep 0.1; done; echo first; \
+                  until [ \"$(stty size)\" = '40 90' ]; do sleep 0.1; done; exit 13";
+    let (master, mut output, running) = run_in_terminal(env, script)?;
+    output.until("first\r\n").context("the container's terminal does not take the caller's size")?;
+    tcsetwinsize(&master, winsize(40, 90)).context("set the size")?;
+    // The kernel sends it only to the foreground group of the caller's session, which is another one here.
+    running.signal(Signal::WINCH)?;
+    running.wait().context("the container's terminal does not follow a change of the caller's")?.code(13)?;
+    passed()
+}
+
+const fn winsize(rows: u16, columns: u16) -> Winsize {
+    Winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 }
 }

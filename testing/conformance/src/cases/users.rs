@@ -56,7 +56,8 @@ fn unknown_uid(env: &Env) -> Result<Verdict> {
     let mut bundle = env.script("id -u; echo \"home $HOME\"")?;
     bundle.set("/process/user", json!({"uid": 54321, "gid": 54321}));
     let text = env.run_text(&bundle)?;
-    ensure!(text.starts_with("54321\nhome /"), "a uid without a passwd entry: {text:?}");
+    // runc says `/`, crun sets no HOME.
+    ensure!(["54321\nhome /", "54321\nhome"].contains(&text.trim_end()), "a uid without a passwd entry: {text:?}");
     fs::remove_file(bundle.rootfs("etc/passwd"))?;
     let text = env.run_text(&bundle)?;
     ensure!(text.starts_with("54321\n"), "a root filesystem without /etc/passwd: {text:?}");
