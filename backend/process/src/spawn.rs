@@ -110,11 +110,15 @@ impl Program {
         };
         // SAFETY: `enter` keeps to what is allowed between fork and exec, see the head of this file.
         unsafe { command.pre_exec(move || Ok(steps.enter()?)) };
-        let child = command.spawn()?;
+        let mut child = command.spawn()?;
         drop(self.inherited);
         let pid = Pid::from_raw(child.id().cast_signed()).ok_or(io::ErrorKind::InvalidData)?;
         // `std::process::Child` neither kills nor reaps when dropped: from here on the pidfd does.
-        Child::adopt(pid)
+        Child::adopt(pid).inspect_err(|_| {
+            // Failures here mean that it is gone already.
+            let _ = child.kill();
+            let _ = child.wait();
+        })
     }
 }
 

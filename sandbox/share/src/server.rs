@@ -121,9 +121,11 @@ impl ShareServer {
         }
         .spawn()
         .map_err(fail("start"))?;
-        // Written before the server reads: a blocking write can't hang, the peer is our own fresh child and its death
-        // breaks the pipe.
-        tell(&control, &config.entries, &listener).map_err(fail("tell"))?;
+        // The server reads at once; its death breaks the pipe.
+        control
+            .set_write_timeout(Some(config.deadline))
+            .and_then(|()| tell(&control, &config.entries, &listener))
+            .map_err(fail("tell"))?;
         let control = control
             .set_nonblocking(true)
             .and_then(|()| UnixStream::from_std(control))
