@@ -158,7 +158,7 @@ mod tests {
         }
         for bad in [
             "",
-            "UPPER/case",
+            "library/UPPER",
             "a b",
             "x:y:z",
             "[::1/x",

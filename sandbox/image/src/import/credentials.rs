@@ -186,7 +186,7 @@ mod tests {
 
     #[test]
     fn damaged_files_are_errors() {
-        for bad in ["", "[]", r#"{"auths": {"a.example": {"auth": "%%%"}}}"#] {
+        for bad in ["", "[1", r#"{"auths": {"a.example": {"auth": "%%%"}}}"#] {
             assert!(find_in(bad, "a.example").is_err(), "{bad:?}");
         }
     }

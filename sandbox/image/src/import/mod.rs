@@ -11,9 +11,6 @@ mod layout;
 mod manifest;
 mod registry;
 
-#[cfg(test)]
-mod tests;
-
 use std::path::Path;
 
 use files::Files;

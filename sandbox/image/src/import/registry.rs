@@ -49,14 +49,16 @@ pub(crate) fn from_registry(
         session: &session,
         progress,
     };
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .map_err(ImageError::io("start a runtime for", full))?;
     // On a thread of its own: the caller may be inside a runtime, where blocking on another one
     // is a panic.
     let plan = std::thread::scope(|scope| {
-        let fetching = scope.spawn(|| runtime.block_on(pull.fetch()));
+        let fetching = scope.spawn(|| {
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()
+                .map_err(ImageError::io("start a runtime for", full))?;
+            runtime.block_on(pull.fetch())
+        });
         fetching
             .join()
             .unwrap_or_else(|panic| std::panic::resume_unwind(panic))

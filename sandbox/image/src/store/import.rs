@@ -1,9 +1,10 @@
 //! Taking an image into the store: layers one by one, the record last.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io::Read;
 use std::os::unix::fs::DirBuilderExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use rustix::fs::{CWD, RenameFlags};
@@ -103,7 +104,8 @@ impl ImageStore {
             .collect()
     }
 
-    /// Unpacks what is missing and writes the image's record.
+    /// Unpacks what is missing and writes the image's record. When that fails, layers that were
+    /// unpacked before are removed again.
     pub(crate) fn import(
         &self,
         session: &Session,
@@ -111,29 +113,74 @@ impl ImageStore {
         blobs: &dyn Layers,
         progress: &dyn Progress,
     ) -> Result<Image, ImageError> {
-        let present = self.pin(session, &plan.layers)?;
-        for (index, layer) in plan.layers.iter().enumerate() {
-            let reused =
-                present[index] || !self.add_layer(session, plan, index, blobs, progress)?;
-            progress.event(Event::LayerReady {
-                layer: &layer.diff_id,
-                reused,
-            });
+        let imported = self
+            .add_layers(session, plan, blobs, progress)
+            .and_then(|()| self.commit(session, plan));
+        if imported.is_err()
+            && let Err(error) = self.abandon(session)
+        {
+            tracing::warn!(%error, "layers of a failed import stay until the next removal");
         }
-        self.commit(session, plan)
+        imported
     }
 
-    /// False when another process was faster.
-    fn add_layer(
+    fn abandon(&self, session: &Session) -> Result<(), ImageError> {
+        let lock = self.lock()?;
+        session.unpin()?;
+        self.collect(&lock).map(drop)
+    }
+
+    fn add_layers(
         &self,
         session: &Session,
         plan: &Plan,
-        index: usize,
         blobs: &dyn Layers,
         progress: &dyn Progress,
-    ) -> Result<bool, ImageError> {
-        let diff_id = &plan.layers[index].diff_id;
-        let _unpacking = FileLock::acquire(
+    ) -> Result<(), ImageError> {
+        let present = self.pin(session, &plan.layers)?;
+        let missing: BTreeMap<&Digest, usize> = plan
+            .layers
+            .iter()
+            .enumerate()
+            .filter(|(index, _)| !present[*index])
+            .map(|(index, layer)| (&layer.diff_id, index))
+            .collect();
+        // Everyone takes the locks in the order of the digests, so no two wait for each other.
+        let _unpacking = missing
+            .keys()
+            .map(|diff_id| self.lock_layer(diff_id, progress))
+            .collect::<Result<Vec<_>, _>>()?;
+        let mut unpacked = BTreeMap::new();
+        for (index, layer) in plan.layers.iter().enumerate() {
+            let diff_id = &layer.diff_id;
+            let is_first = missing.get(diff_id) == Some(&index);
+            let reused = !is_first || self.layer_path(diff_id).is_dir();
+            if !reused {
+                unpacked.insert(
+                    diff_id,
+                    self.unpack_aside(session, plan, index, blobs, progress)?,
+                );
+            }
+            progress.event(Event::LayerReady {
+                layer: diff_id,
+                reused,
+            });
+        }
+        if let Some((path, _)) = unpacked.values().next() {
+            unpack::sync(path)?;
+        }
+        for (diff_id, (path, content)) in unpacked {
+            self.place_layer(session, diff_id, &path, content.content_bytes)?;
+        }
+        Ok(())
+    }
+
+    fn lock_layer(
+        &self,
+        diff_id: &Digest,
+        progress: &dyn Progress,
+    ) -> Result<FileLock, ImageError> {
+        FileLock::acquire(
             &self.layer_lock_path(diff_id),
             self.settings.lock_timeout,
             "unpacking the same layer",
@@ -142,31 +189,43 @@ impl ImageStore {
                     what: "another process unpacks the same layer",
                 });
             },
-        )?;
-        let target = self.layer_path(diff_id);
-        if target.is_dir() {
-            return Ok(false);
-        }
-        let unfinished = session.path(&format!("layer-{index}"));
+        )
+    }
+
+    /// Unpacks and verifies a layer in the session's directory.
+    fn unpack_aside(
+        &self,
+        session: &Session,
+        plan: &Plan,
+        index: usize,
+        blobs: &dyn Layers,
+        progress: &dyn Progress,
+    ) -> Result<(PathBuf, Unpacked), ImageError> {
+        let path = session.path(&format!("layer-{index}"));
         fs::DirBuilder::new()
             .mode(0o755)
-            .create(&unfinished)
-            .map_err(ImageError::io("create", &unfinished))?;
-        let unpacked = self
-            .unpack(plan, index, blobs, &unfinished, progress)
-            .inspect_err(|_| discard(&unfinished))?;
-        unpack::sync(&unfinished)?;
-        records::write_bytes(
-            session,
-            &self.size_path(diff_id),
-            unpacked.content_bytes.to_string().as_bytes(),
-        )?;
-        match rustix::fs::renameat_with(CWD, &unfinished, CWD, &target, RenameFlags::NOREPLACE) {
-            Ok(()) => records::sync_parent(&target)?,
-            Err(Errno::EXIST) => return Ok(false),
-            Err(errno) => return Err(ImageError::io("rename to", target)(errno.into())),
+            .create(&path)
+            .map_err(ImageError::io("create", &path))?;
+        let unpacked = self.unpack(plan, index, blobs, &path, progress)?;
+        Ok((path, unpacked))
+    }
+
+    /// Moves a verified and synced layer to its place.
+    fn place_layer(
+        &self,
+        session: &Session,
+        diff_id: &Digest,
+        path: &Path,
+        content_bytes: u64,
+    ) -> Result<(), ImageError> {
+        let target = self.layer_path(diff_id);
+        let size = content_bytes.to_string();
+        records::write_unsynced(session, &self.size_path(diff_id), size.as_bytes())?;
+        match rustix::fs::renameat_with(CWD, path, CWD, &target, RenameFlags::NOREPLACE) {
+            // There is one already only when locks do not work here; both are the same.
+            Ok(()) | Err(Errno::EXIST) => records::sync_parent(&target),
+            Err(errno) => Err(ImageError::io("rename to", target)(errno.into())),
         }
-        Ok(true)
     }
 
     fn unpack(
@@ -308,15 +367,8 @@ impl ImageStore {
         records::write(session, &self.source_path(key), &record)
     }
 
-    fn source_path(&self, key: &Digest) -> std::path::PathBuf {
+    fn source_path(&self, key: &Digest) -> PathBuf {
         self.dir.join("sources").join(format!("{}.json", key.hex()))
-    }
-}
-
-/// Frees the space at once; what cannot be removed now goes with the session.
-fn discard(unfinished: &Path) {
-    if let Err(error) = fs::remove_dir_all(unfinished) {
-        tracing::debug!(path = %unfinished.display(), %error, "unfinished layer not removed yet");
     }
 }
 

@@ -207,7 +207,7 @@ impl ImageStore {
             image: image.digest.clone(),
             layers: image.layer_digests.clone(),
         };
-        records::write(&session, &path, &record)
+        records::write_volatile(&session, &path, &record)
     }
 
     /// Ends a container's lease; without one nothing happens.

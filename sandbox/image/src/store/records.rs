@@ -37,9 +37,11 @@ pub(crate) struct SourceRecord {
     pub(crate) image: Digest,
 }
 
-/// Reads one record; `None` when there is none.
+/// Reads one record; `None` when there is none. An empty file is what a power failure leaves of
+/// one that was not synced.
 pub(super) fn read<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, ImageError> {
     let bytes = match fs::read(path) {
+        Ok(bytes) if bytes.is_empty() => return Ok(None),
         Ok(bytes) => bytes,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(ImageError::io("read", path)(error)),
@@ -73,28 +75,56 @@ pub(super) fn write<T: Serialize>(
     path: &Path,
     record: &T,
 ) -> Result<(), ImageError> {
-    let bytes = serde_json::to_vec_pretty(record).map_err(|error| ImageError::Store {
+    write_bytes(session, path, &to_bytes(path, record)?)
+}
+
+/// Writes a record that need not outlive a power failure: no container does either.
+pub(super) fn write_volatile<T: Serialize>(
+    session: &Session,
+    path: &Path,
+    record: &T,
+) -> Result<(), ImageError> {
+    write_unsynced(session, path, &to_bytes(path, record)?)
+}
+
+fn to_bytes<T: Serialize>(path: &Path, record: &T) -> Result<Vec<u8>, ImageError> {
+    serde_json::to_vec_pretty(record).map_err(|error| ImageError::Store {
         path: path.to_owned(),
         problem: format!("cannot be written ({error})"),
-    })?;
-    write_bytes(session, path, &bytes)
+    })
 }
 
 /// Writes a file: temporary file, sync, rename, sync of the directory.
 pub(super) fn write_bytes(session: &Session, path: &Path, bytes: &[u8]) -> Result<(), ImageError> {
+    put(session, path, bytes, true)?;
+    sync_parent(path)
+}
+
+/// Writes a file that can be lost: temporary file, rename.
+pub(super) fn write_unsynced(
+    session: &Session,
+    path: &Path,
+    bytes: &[u8],
+) -> Result<(), ImageError> {
+    put(session, path, bytes, false)
+}
+
+fn put(session: &Session, path: &Path, bytes: &[u8], sync: bool) -> Result<(), ImageError> {
     let unfinished = session.path("record");
     let failed = |action| ImageError::io(action, path);
     let mut file = File::create(&unfinished).map_err(failed("create"))?;
     file.write_all(bytes).map_err(failed("write"))?;
-    file.sync_all().map_err(failed("sync"))?;
-    fs::rename(&unfinished, path).map_err(failed("rename"))?;
-    sync_parent(path)
+    if sync {
+        file.sync_all().map_err(failed("sync"))?;
+    }
+    fs::rename(&unfinished, path).map_err(failed("rename"))
 }
 
-/// Removes a file and makes that last.
+/// Removes a file; one that comes back after a power failure is removed again by the next
+/// collection.
 pub(super) fn remove(path: &Path) -> Result<(), ImageError> {
     match fs::remove_file(path) {
-        Ok(()) => sync_parent(path),
+        Ok(()) => Ok(()),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
         Err(error) => Err(ImageError::io("remove", path)(error)),
     }

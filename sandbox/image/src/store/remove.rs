@@ -50,7 +50,10 @@ pub(super) fn remove(
             containers: users.join(", "),
         });
     }
-    records::remove(&store.image_path(&record.digest))?;
+    let path = store.image_path(&record.digest);
+    records::remove(&path)?;
+    // Before its layers go, or a power failure could leave a record without them.
+    records::sync_parent(&path)?;
     removed.untagged = record.names;
     removed.deleted = Some(record.digest);
     let (layers, garbage) = store.set_aside(&lock)?;

@@ -57,6 +57,14 @@ impl Session {
         let path = self.dir.join(PINS).join(layer.hex());
         fs::write(&path, "").map_err(ImageError::io("create", path))
     }
+
+    /// Gives up all pins. The caller holds the store's lock.
+    pub(super) fn unpin(&self) -> Result<(), ImageError> {
+        for pin in entries(&self.dir.join(PINS))? {
+            fs::remove_file(&pin).map_err(ImageError::io("remove", pin))?;
+        }
+        Ok(())
+    }
 }
 
 impl Drop for Session {

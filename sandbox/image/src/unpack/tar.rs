@@ -139,30 +139,28 @@ impl<R: Read> TarReader<R> {
         });
         let kind = kind_of(header, &path);
         let has_content = matches!(kind, Kind::File | Kind::Unknown(_));
+        let fields = header.as_old();
         let size = match records.size {
             Some(size) => size,
-            None => header.entry_size()?,
+            None => unsigned(&fields.size)?,
         };
         self.begin_content(if has_content { size } else { 0 })?;
         let mut entry = Entry {
             kind,
             path,
             link,
-            mode: header.mode()? & 0o7777,
-            uid: records.uid.map_or_else(|| header.uid(), Ok)?,
-            gid: records.gid.map_or_else(|| header.gid(), Ok)?,
+            mode: (unsigned(&fields.mode)? & 0o7777) as u32,
+            uid: records.uid.map_or_else(|| unsigned(&fields.uid), Ok)?,
+            gid: records.gid.map_or_else(|| unsigned(&fields.gid), Ok)?,
             mtime: match records.mtime {
                 Some(time) => time,
-                None => (i64::try_from(header.mtime()?).unwrap_or(i64::MAX), 0),
+                None => (number(&fields.mtime)?, 0),
             },
             stored_size: self.content_left,
             sparse: None,
             xattrs: std::mem::take(&mut records.xattrs),
             device: match kind {
-                Kind::CharDevice | Kind::BlockDevice => (
-                    header.device_major()?.unwrap_or(0),
-                    header.device_minor()?.unwrap_or(0),
-                ),
+                Kind::CharDevice | Kind::BlockDevice => device(header)?,
                 _ => (0, 0),
             },
             offset: 0,
@@ -197,8 +195,7 @@ impl<R: Read> TarReader<R> {
             return Ok(None);
         }
         let header = Header::from_byte_slice(&block);
-        let stored = header.cksum()?;
-        if stored != checksum(&block) {
+        if unsigned(&header.as_old().cksum)? != checksum(&block) {
             return Err(invalid(format!(
                 "tar header at byte {} has a wrong checksum",
                 self.position - BLOCK as u64
@@ -234,7 +231,7 @@ impl<R: Read> TarReader<R> {
     }
 
     fn read_extension(&mut self, header: &Header) -> io::Result<Vec<u8>> {
-        let size = header.entry_size()?;
+        let size = unsigned(&header.as_old().size)?;
         if size > self.header_limit {
             return Err(invalid(format!(
                 "an extended header has {size} bytes, more than the limit of {}",
@@ -325,11 +322,100 @@ fn kind_of(header: &Header, path: &[u8]) -> Kind {
 }
 
 /// The sum of all bytes, those of the checksum field counted as spaces.
-fn checksum(block: &[u8; BLOCK]) -> u32 {
-    let sum = |bytes: &[u8]| bytes.iter().map(|byte| u32::from(*byte)).sum::<u32>();
-    sum(&block[..148]) + 8 * u32::from(b' ') + sum(&block[156..])
+fn checksum(block: &[u8; BLOCK]) -> u64 {
+    let sum = |bytes: &[u8]| bytes.iter().map(|byte| u64::from(*byte)).sum::<u64>();
+    sum(&block[..148]) + 8 * u64::from(b' ') + sum(&block[156..])
+}
+
+/// A numeric field: octal digits between spaces and NUL bytes, or GNU's binary form, whose first
+/// bit is set. An empty field is zero, as everyone reads it (the `tar` crate does not).
+fn number(field: &[u8]) -> io::Result<i64> {
+    let wrong = || {
+        invalid(format!(
+            "{:?} is not a number of a tar header",
+            String::from_utf8_lossy(field)
+        ))
+    };
+    if let Some(first) = field.first().filter(|first| **first & 0x80 != 0) {
+        // Two's complement over the field without its first bit.
+        let start: i128 = if first & 0x40 != 0 { -1 } else { 0 };
+        let value = field
+            .iter()
+            .enumerate()
+            .fold(start, |value, (index, byte)| {
+                let byte = if index == 0 {
+                    byte & 0x7f | (start as u8 & 0x80)
+                } else {
+                    *byte
+                };
+                (value << 8) | i128::from(byte)
+            });
+        return i64::try_from(value).map_err(|_| wrong());
+    }
+    let end = field
+        .iter()
+        .position(|byte| *byte == 0)
+        .unwrap_or(field.len());
+    let digits = field[..end].trim_ascii();
+    if digits.is_empty() {
+        return Ok(0);
+    }
+    std::str::from_utf8(digits)
+        .ok()
+        .filter(|digits| digits.bytes().all(|byte| byte.is_ascii_digit()))
+        .and_then(|digits| i64::from_str_radix(digits, 8).ok())
+        .ok_or_else(wrong)
+}
+
+fn unsigned(field: &[u8]) -> io::Result<u64> {
+    u64::try_from(number(field)?)
+        .map_err(|_| invalid("a negative number in a tar header".to_owned()))
+}
+
+/// Major and minor number; the oldest format has neither.
+fn device(header: &Header) -> io::Result<(u32, u32)> {
+    let (major, minor) = match (header.as_ustar(), header.as_gnu()) {
+        (Some(ustar), _) => (ustar.dev_major, ustar.dev_minor),
+        (None, Some(gnu)) => (gnu.dev_major, gnu.dev_minor),
+        (None, None) => return Ok((0, 0)),
+    };
+    let part = |field: [u8; 8]| {
+        u32::try_from(number(&field)?)
+            .map_err(|_| invalid("a device number out of range".to_owned()))
+    };
+    Ok((part(major)?, part(minor)?))
 }
 
 pub(super) fn invalid(reason: String) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, reason)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_have_two_forms() {
+        for (field, value) in [
+            (&b"0000644\0"[..], 0o644),
+            (b"   755 \0", 0o755),
+            (b"\0\0\0\0\0\0\0\0", 0),
+            (b"        ", 0),
+            (b"77777777", 0o77_777_777),
+            (b"\x80\0\0\0\0\0\x01\x02", 258),
+            (b"\xff\xff\xff\xff\xff\xff\xff\xfe", -2),
+            (b"\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\x00", -256),
+        ] {
+            assert_eq!(number(field).unwrap(), value, "{field:?}");
+        }
+        for bad in [
+            &b"8"[..],
+            b"-1",
+            b"0x1",
+            b"1 2",
+            b"\x80\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff",
+        ] {
+            assert!(number(bad).is_err(), "{bad:?}");
+        }
+    }
 }

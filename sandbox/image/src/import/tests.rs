@@ -1,1 +1,0 @@
-//! Sources, through the public interface.
