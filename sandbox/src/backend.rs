@@ -5,8 +5,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use backend_api::{Accelerator, Backend, Privileges};
-use backend_qemu::probe::{self, Probe, ProbeOutcome};
+use backend_qemu::probe::{self, Probe};
 use backend_qemu::{QemuBackend, QemuConfig};
+
+pub use backend_qemu::probe::ProbeOutcome;
 
 use crate::config::{BackendChoice, Config};
 use crate::error::{SandboxError, chain};
@@ -82,6 +84,18 @@ pub async fn probe_kvm(config: &Config) -> Result<ProbeOutcome, SandboxError> {
     probe::cached(&probe, Path::new(PROBE_FILE))
         .await
         .map_err(|error| SandboxError::NoBackend(format!("cannot probe KVM: {}", chain(&error))))
+}
+
+/// The VMM program that is used.
+///
+/// # Errors
+/// When it is not there.
+pub fn program(config: &Config) -> Result<PathBuf, SandboxError> {
+    let backend = QemuBackend::new(QemuConfig {
+        binary: binary(config),
+        accelerator: Accelerator::Emulation,
+    });
+    Ok(backend.program()?)
 }
 
 /// A plain name is looked up in PATH by the backend.

@@ -8,7 +8,7 @@ use crate::error::{SandboxError, chain};
 use crate::hooks;
 use crate::id::ContainerId;
 use crate::sandbox::WrongState;
-use crate::state::{ProcessIdentity, Status, Store};
+use crate::state::{ProcessIdentity, Record, Status, Store};
 
 /// How long a killed process may take to be gone.
 const DEATH_DEADLINE: Duration = Duration::from_secs(20);
@@ -20,6 +20,20 @@ const CLEARING_DEADLINE: Duration = Duration::from_secs(20);
 /// # Errors
 /// [`SandboxError::Wrong`] when it has not stopped and force is not used; when something does not go away.
 pub fn delete(store: &Store, id: &ContainerId, force: bool) -> Result<(), SandboxError> {
+    delete_with(store, id, force, |_| Ok(()))
+}
+
+/// As [`delete`]; what belongs to the container elsewhere is removed by `and_what_it_owns` when all its processes are
+/// gone and its name is still taken, so that whoever is killed meanwhile, the next delete finds it again.
+///
+/// # Errors
+/// As [`delete`], and those of `and_what_it_owns`.
+pub fn delete_with(
+    store: &Store,
+    id: &ContainerId,
+    force: bool,
+    and_what_it_owns: impl FnOnce(&Record) -> Result<(), SandboxError>,
+) -> Result<(), SandboxError> {
     let mut client = Client::find(store, id)?;
     if !force {
         match client.status()? {
@@ -67,6 +81,7 @@ pub fn delete(store: &Store, id: &ContainerId, force: bool) -> Result<(), Sandbo
         }
     }
     let state = serde_json::to_vec(&oci_state(&client.record, Status::Stopped)).unwrap_or_default();
+    and_what_it_owns(&client.record)?;
     store.remove(id)?;
     // runtime-spec 1.2: a poststop hook that fails is warned of, and the rest goes on.
     for hook in &client.record.poststop {

@@ -67,6 +67,7 @@ impl NewContainer {
                 .and_then(|hooks| hooks.poststop().clone())
                 .unwrap_or_default(),
             exit: None,
+            finished: None,
             run: self.run.clone(),
         })?;
         Ok(())

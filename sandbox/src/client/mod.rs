@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use oci_spec::runtime::Process as ProcessSpec;
 
-pub use delete::delete;
+pub use delete::{delete, delete_with};
 pub use launch::{NewContainer, Undecided, launch};
 
 use crate::control::{

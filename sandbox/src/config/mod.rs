@@ -124,17 +124,23 @@ impl Config {
     /// # Errors
     /// [`ConfigError`] when a file cannot be read or a key or value in it is not known.
     pub fn load() -> Result<Self, ConfigError> {
+        match Self::file() {
+            Some(path) => Self::from_file(&path),
+            None => Self::default().checked(),
+        }
+    }
+
+    /// The file that [`Config::load`] reads; nothing: there is none, and the defaults count.
+    #[must_use]
+    pub fn file() -> Option<PathBuf> {
         if let Some(path) = std::env::var_os(CONFIG_VARIABLE) {
-            return Self::from_file(Path::new(&path));
+            return Some(path.into());
         }
         let candidates = [
             installed_prefix().join("etc/cofferdam/config.toml"),
             "/etc/cofferdam/config.toml".into(),
         ];
-        match candidates.iter().find(|path| path.exists()) {
-            Some(path) => Self::from_file(path),
-            None => Self::default().checked(),
-        }
+        candidates.into_iter().find(|path| path.exists())
     }
 
     /// Reads one file and its drop-ins.
@@ -280,6 +286,17 @@ mod tests {
             fs::write(&path, text).unwrap();
             let error = Config::from_file(&path).unwrap_err().to_string();
             assert!(error.contains(named), "{text}: {error}");
+        }
+    }
+    #[test]
+    fn the_reference_mentions_every_key() {
+        let reference = include_str!("../../../docs/configuration.md");
+        let keys = toml::Table::try_from(Config::default()).unwrap();
+        for key in keys.keys() {
+            assert!(
+                reference.contains(&format!("## `{key}`")),
+                "docs/configuration.md has no section of `{key}`"
+            );
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use std::os::unix::net::UnixListener;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use crate::control::{AsyncChannel, Launch};
 use crate::driver::connection;
@@ -38,7 +39,10 @@ pub(super) async fn serve(driver: Driver, listener: UnixListener, mut proxy: Asy
     // Before anybody hears of the end: the files that the container wrote are on the host then.
     driver.sandbox.stop().await;
     let written = Store::open(&driver.launch.root)
-        .and_then(|store| store.update(&driver.launch.id, |record| record.exit = Some(exit)));
+        .and_then(|store| store.update(&driver.launch.id, |record| {
+            record.exit = Some(exit);
+            record.finished = Some(humantime::format_rfc3339_nanos(SystemTime::now()).to_string());
+        }));
     if let Err(error) = written {
         // Deleted by force meanwhile.
         tracing::warn!(%error, "exit status not written");

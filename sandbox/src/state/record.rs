@@ -60,6 +60,9 @@ pub struct Record {
     /// Set when it has ended and the sandbox is gone.
     #[serde(default)]
     pub exit: Option<ExitStatus>,
+    /// When that was: RFC 3339, UTC.
+    #[serde(default)]
+    pub finished: Option<String>,
     /// Facts only of containers that `cofferdam run IMAGE` made.
     #[serde(default)]
     pub run: Option<RunRecord>,
@@ -76,6 +79,9 @@ pub struct RunRecord {
     pub stop_signal: Option<String>,
     /// Folder with the writable layer, bundle and log: removed with the container.
     pub storage: PathBuf,
+    /// Folders that make up the root file system, the topmost first.
+    #[serde(default)]
+    pub layers: Vec<PathBuf>,
     /// Remove the container when it ends.
     pub remove: bool,
 }

@@ -285,6 +285,7 @@ mod tests {
             helpers: Vec::new(),
             poststop: Vec::new(),
             exit: None,
+            finished: None,
             run: None,
         }
     }
