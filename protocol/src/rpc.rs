@@ -85,3 +85,108 @@ impl AsyncWrite for Watched {
         Pin::new(&mut self.stream).poll_shutdown(cx)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use tokio::io::duplex;
+    use tokio::sync::Notify;
+
+    use super::*;
+    use crate::link::{Link, StreamKind, guest};
+    use crate::{Empty, HelloRequest, HelloResponse, ProcessRequest, WaitProcessResponse};
+
+    struct Dummy {
+        release: Notify,
+    }
+
+    #[async_trait::async_trait]
+    impl Agent for Dummy {
+        async fn hello(
+            &self,
+            _: &ttrpc::r#async::TtrpcContext,
+            request: HelloRequest,
+        ) -> ttrpc::Result<HelloResponse> {
+            Ok(HelloResponse {
+                version: request.version + 1,
+                ..HelloResponse::default()
+            })
+        }
+
+        async fn wait_process(
+            &self,
+            _: &ttrpc::r#async::TtrpcContext,
+            _: ProcessRequest,
+        ) -> ttrpc::Result<WaitProcessResponse> {
+            self.release.notified().await;
+            Ok(WaitProcessResponse {
+                exit_status: 7,
+                ..WaitProcessResponse::default()
+            })
+        }
+
+        async fn shutdown(
+            &self,
+            _: &ttrpc::r#async::TtrpcContext,
+            _: Empty,
+        ) -> ttrpc::Result<Empty> {
+            self.release.notify_one();
+            Ok(Empty::default())
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn calls_pass_each_other_and_may_take_for_ever() {
+        let (host_io, guest_io) = duplex(4096);
+        let (link, host) = Link::host(host_io);
+        let (mut incoming, guest) = guest(guest_io);
+        let host = tokio::spawn(host);
+        tokio::spawn(guest);
+        let agent = connect_agent(link.open_control().await.expect("open"));
+        let (kind, stream) = incoming.next().await.expect("a stream");
+        assert_eq!(kind, StreamKind::Control);
+        let dummy = Arc::new(Dummy {
+            release: Notify::new(),
+        });
+        let served = tokio::spawn(serve_agent(stream, dummy));
+
+        let waiting = tokio::spawn({
+            let agent = agent.clone();
+            async move {
+                agent
+                    .wait_process(no_deadline(), &ProcessRequest::default())
+                    .await
+            }
+        });
+        // The clock is virtual: a day passes at once, unless something times out before.
+        tokio::time::sleep(Duration::from_secs(86_400)).await;
+        assert!(!waiting.is_finished());
+        let request = HelloRequest {
+            version: 41,
+            ..HelloRequest::default()
+        };
+        let answer = agent.hello(no_deadline(), &request).await.expect("hello");
+        assert_eq!(answer.version, 42);
+        let unknown = agent.next_event(no_deadline(), &Empty::default()).await;
+        assert!(
+            unknown.is_err(),
+            "an answer to what the service does not do"
+        );
+        let done = agent.shutdown(no_deadline(), &Empty::default()).await;
+        done.expect("shutdown");
+        let end = waiting.await.expect("no panic").expect("an end");
+        assert_eq!(end.exit_status, 7);
+
+        // When the host goes, the service ends, and so do calls that wait.
+        let waiting = tokio::spawn(async move {
+            agent
+                .wait_process(no_deadline(), &ProcessRequest::default())
+                .await
+        });
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        host.abort();
+        served.await.expect("no panic").expect("a normal end");
+        assert!(waiting.await.expect("no panic").is_err());
+    }
+}

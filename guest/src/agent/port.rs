@@ -15,6 +15,8 @@ use tokio::io::unix::AsyncFd;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, sleep};
 
+use crate::syscalls::watch;
+
 const PORTS: &str = "/sys/class/virtio-ports";
 
 /// How long the port may take to appear: the device announces it after the driver has started.
@@ -58,7 +60,7 @@ pub(super) async fn open() -> Result<Port, PortError> {
         sleep(pause).await;
         pause = (pause * 2).min(Duration::from_millis(20));
     }
-    AsyncFd::register(fd).map(Port).map_err(failed)
+    watch(fd).map(Port).map_err(failed)
 }
 
 fn find() -> Option<PathBuf> {

@@ -7,6 +7,7 @@ use rustix::fs::inotify::{self, CreateFlags, WatchFlags};
 use tokio::io::unix::AsyncFd;
 
 use super::{Cgroup, field};
+use crate::syscalls::watch;
 
 /// How many processes of `cgroup` were killed for want of memory.
 #[must_use]
@@ -37,7 +38,7 @@ impl OomWatch {
         inotify::add_watch(&fd, &file, WatchFlags::MODIFY)?;
         Ok(Self {
             seen: oom_kills(&cgroup),
-            inotify: AsyncFd::register(fd)?,
+            inotify: watch(fd)?,
             cgroup,
         })
     }

@@ -6,12 +6,12 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
 use cofferdam_protocol::{CreateContainerRequest, Stdio as Tokens};
-use oci_spec::runtime::Spec;
+use oci_spec::runtime::{LinuxNamespaceType, Spec};
 use rustix::fs::{Mode, OFlags, ResolveFlags, mkdirat, openat2};
 use tokio::sync::Mutex as AsyncMutex;
 
 use super::outcome::Outcome;
-use super::paths::{owner, source_of};
+use super::paths::{has_namespace, owner, source_of};
 use super::{Container, ContainerError, Containers, FOLDER, Failure, Inner, spec};
 use crate::cgroup::{Cgroup, OomWatch, oom_kills};
 use crate::helper::{CreateRequest, Report, ReportReader, Request};
@@ -82,6 +82,7 @@ impl Containers {
         let request = Request::Create(CreateRequest {
             id: id.to_owned(),
             bundle: bundle.clone(),
+            user_namespace: has_namespace(&spec, LinuxNamespaceType::User),
             state: state_folder(),
             console: face.console(),
         });

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use oci_spec::runtime::{LinuxIdMapping, Spec};
+use oci_spec::runtime::{LinuxIdMapping, LinuxNamespaceType, Spec};
 
 /// The folder that a path inside the container is below, and the rest of the path. `None` when
 /// it is in a file system that does not exist yet.
@@ -32,6 +32,16 @@ pub(super) fn source_of(spec: &Spec, path: &Path) -> Option<(PathBuf, PathBuf)> 
         return Some((source.parent()?.to_owned(), PathBuf::from(name)));
     }
     Some((source.clone(), rest.to_owned()))
+}
+
+/// Whether the container is to have a namespace of its own of this type.
+pub(super) fn has_namespace(spec: &Spec, typ: LinuxNamespaceType) -> bool {
+    let linux = spec.linux().as_ref();
+    let mut list = linux
+        .and_then(|linux| linux.namespaces().as_deref())
+        .into_iter()
+        .flatten();
+    list.any(|namespace| namespace.typ() == typ)
 }
 
 /// The user of the container's first process, as the guest knows it.

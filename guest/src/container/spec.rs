@@ -4,15 +4,16 @@
 //! be done in the guest, and to write out what libcontainer would otherwise decide differently
 //! from runc.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::path::Path;
 
 use oci_spec::runtime::{
-    Capabilities, Hooks, Linux, LinuxCapabilities, LinuxSeccomp, LinuxSeccompAction, Process, Spec,
+    Capabilities, Hooks, Linux, LinuxCapabilities, LinuxNamespaceType, LinuxSeccomp,
+    LinuxSeccompAction, Process, Spec,
 };
 
 use super::ContainerError;
-use super::paths::source_of;
+use super::paths::{has_namespace, source_of};
 use crate::cgroup::Cgroup;
 use crate::helper::home_in;
 
@@ -29,6 +30,12 @@ pub(super) fn prepare(spec: &mut Spec, cgroup: &Cgroup) -> Result<(), ContainerE
     let mut linux = spec.linux().clone().unwrap_or_default();
     check_linux(&linux)?;
     linux.set_cgroups_path(Some(cgroup.spec_path()));
+    if !has_namespace(spec, LinuxNamespaceType::Network) {
+        network_sysctls(&mut linux)?;
+        if has_namespace(spec, LinuxNamespaceType::User) {
+            bind_sysfs(spec);
+        }
+    }
     spec.set_linux(Some(linux));
 
     let Some(mut process) = spec.process().clone() else {
@@ -184,6 +191,56 @@ fn check_linux(linux: &Linux) -> Result<(), ContainerError> {
         return Err(ContainerError::invalid("linux.netDevices", problem));
     }
     linux.seccomp().as_ref().map_or(Ok(()), check_seccomp)
+}
+
+/// Sets what concerns the network in the guest itself, whose network is the container's.
+fn network_sysctls(linux: &mut Linux) -> Result<(), ContainerError> {
+    let Some(mut sysctls) = linux.sysctl().clone() else {
+        return Ok(());
+    };
+    let of_network = |key: &str| key.starts_with("net.") || key.starts_with("net/");
+    for (key, value) in sysctls.extract_if(|key, _| of_network(key)) {
+        // As sysctl(8) reads them: with slashes, dots are part of a name (of an interface).
+        let name = if key.contains('/') {
+            key.clone()
+        } else {
+            key.replace('.', "/")
+        };
+        if name
+            .split('/')
+            .any(|part| part.is_empty() || part == "." || part == "..")
+        {
+            let problem = "is no name of a kernel parameter";
+            return Err(ContainerError::invalid(
+                format!("linux.sysctl {key:?}"),
+                problem,
+            ));
+        }
+        let path = Path::new("/proc/sys").join(name);
+        fs::write(&path, value).map_err(ContainerError::file("write", path))?;
+    }
+    linux.set_sysctl(Some(sysctls));
+    Ok(())
+}
+
+/// In a user namespace sysfs can be mounted only together with a network namespace; without one
+/// the guest's is bound, as Podman does it.
+fn bind_sysfs(spec: &mut Spec) {
+    let Some(mut mounts) = spec.mounts().clone() else {
+        return;
+    };
+    for mount in &mut mounts {
+        if mount.typ().as_deref() != Some("sysfs") {
+            continue;
+        }
+        let mut options = mount.options().clone().unwrap_or_default();
+        options.push("rbind".to_owned());
+        mount
+            .set_typ(Some("bind".to_owned()))
+            .set_source(Some("/sys".into()))
+            .set_options(Some(options));
+    }
+    spec.set_mounts(Some(mounts));
 }
 
 fn check_seccomp(profile: &LinuxSeccomp) -> Result<(), ContainerError> {

@@ -1,14 +1,18 @@
 //! Making a container with libcontainer.
 
 use std::error::Error;
+use std::fs;
+use std::io;
+use std::os::fd::OwnedFd;
 
 use libcontainer::container::builder::ContainerBuilder;
 use libcontainer::error::LibcontainerError;
 use libcontainer::syscall::syscall::SyscallType;
+use oci_spec::runtime::Spec;
 
 use super::executor::CommandExecutor;
 use super::report::{Report, Reporter};
-use super::{CreateRequest, Stdio};
+use super::{CreateRequest, Stdio, userns};
 
 /// Makes the container and reports its first process, which waits for the start.
 pub(super) fn run(request: CreateRequest, stdio: Stdio, reporter: &Reporter) -> Result<(), String> {
@@ -18,10 +22,27 @@ pub(super) fn run(request: CreateRequest, stdio: Stdio, reporter: &Reporter) -> 
             reporter.raw()
         )
     })?);
+    // Lives until the container is made.
+    let _namespace = user_namespace(&request)
+        .map_err(|error| format!("cannot make the user namespace: {error}"))?;
     let pid = build(request, stdio, executor).map_err(|error| chain(&error))?;
     reporter.send(&Report::Pid(pid));
     reporter.send(&Report::Created);
     Ok(())
+}
+
+/// Makes the user namespace, if there is to be one, and puts it into the spec on disk.
+fn user_namespace(request: &CreateRequest) -> io::Result<Option<OwnedFd>> {
+    if !request.user_namespace {
+        return Ok(None);
+    }
+    let path = request.bundle.join("config.json");
+    let mut spec: Spec = serde_json::from_slice(&fs::read(&path)?)?;
+    let made = userns::make(&mut spec)?;
+    if made.is_some() {
+        fs::write(&path, serde_json::to_vec(&spec)?)?;
+    }
+    Ok(made)
 }
 
 fn build(

@@ -23,6 +23,7 @@ mod joined;
 mod passwd;
 mod report;
 mod server;
+mod userns;
 
 pub use client::{Helper, HelperError, Ordered, Stdio};
 pub use command::CommandError;
@@ -53,6 +54,8 @@ pub struct CreateRequest {
     pub id: String,
     /// Folder that holds `config.json`.
     pub bundle: PathBuf,
+    /// Whether it is to have a user namespace.
+    pub user_namespace: bool,
     /// Folder for what must be remembered of containers; one of the container's name is made.
     pub state: PathBuf,
     /// Socket that takes the terminal, if there is one.

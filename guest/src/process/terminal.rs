@@ -21,6 +21,7 @@ use tokio::time::timeout;
 
 use super::BUFFER;
 use super::output::Progress;
+use crate::syscalls::watch;
 
 /// The terminal is sent before the process is reported; this only bounds a defect.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -109,7 +110,7 @@ impl Terminal {
         let terminal = ioctl_tiocgptpeer(&controller, flags)?;
         let (uid, gid) = (Uid::from_raw(owner.0), Gid::from_raw(owner.1));
         fchown(&terminal, Some(uid), Some(gid))?;
-        let controller = Arc::new(AsyncFd::register(controller)?);
+        let controller = Arc::new(watch(controller)?);
         let progress = Arc::new(Progress::default());
         let task = (Arc::clone(&controller), Arc::clone(&progress));
         tokio::spawn(async move {

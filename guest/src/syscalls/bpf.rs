@@ -49,7 +49,22 @@ struct Attach {
     replace_bpf_fd: u32,
 }
 
+/// The kernel gives up checking a program when a signal comes: a child may end at any moment.
+const ATTEMPTS: usize = 100;
+
 fn bpf<T>(command: i32, attributes: &mut T) -> io::Result<i32> {
+    let mut result = once(command, attributes);
+    for _ in 1..ATTEMPTS {
+        match &result {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            _ => break,
+        }
+        result = once(command, attributes);
+    }
+    result
+}
+
+fn once<T>(command: i32, attributes: &mut T) -> io::Result<i32> {
     let size = size_of::<T>();
     // SAFETY: `attributes` is one of the structures above, whose pointers (only in Load) point to
     // memory that outlives the call.

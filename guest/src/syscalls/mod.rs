@@ -4,8 +4,12 @@ mod bpf;
 mod fork;
 mod ioctl;
 mod kill;
+mod namespace;
+mod readiness;
 
 pub(crate) use bpf::{BpfInstruction, attach_device_program};
 pub(crate) use fork::{Fork, fork, fork_sibling};
 pub(crate) use ioctl::{ENTROPY_MAX, add_entropy, raise_loopback};
 pub(crate) use kill::kill_realtime;
+pub(crate) use namespace::new_user_namespace;
+pub(crate) use readiness::watch;
