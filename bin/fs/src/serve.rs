@@ -9,7 +9,9 @@ use sandbox_share::EntryError;
 use vhost::vhost_user::Error::{Disconnected, PartialMessage};
 use vhost_user_backend::Error::HandleRequest;
 use vhost_user_backend::VhostUserDaemon;
-use virtiofsd::passthrough::{CachePolicy, Config, InodeFileHandlesMode, PassthroughFs};
+use virtiofsd::passthrough::{
+    CachePolicy, Config, InodeFileHandlesMode, NegotiationMode, PassthroughFs,
+};
 use virtiofsd::vhost_user::{VhostUserFsBackend, VhostUserFsBackendBuilder};
 use vm_memory::{GuestMemoryAtomic, GuestMemoryMmap};
 
@@ -41,6 +43,8 @@ pub fn start(
         xattr: true,
         // The server clears set-user-id bits on writes, instead of the guest asking for attributes before each.
         killpriv_v2: true,
+        // Linux 6.12 gives a submount no access control lists, whatever was negotiated for the root.
+        posix_acl: NegotiationMode::Never,
         proc_sfd_rawfd: Some(tree.own_fds),
         proc_mountinfo_rawfd: Some(tree.mount_table),
         // The same inode number on two file systems must not look like one file.
