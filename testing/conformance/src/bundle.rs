@@ -27,12 +27,17 @@ impl Bundle {
     pub fn make(path: &Path, busybox: &Path, vm: bool) -> Result<Self> {
         make_rootfs(&path.join("rootfs"), busybox)
             .with_context(|| format!("make a root filesystem in {}", path.display()))?;
-        Ok(Self { path: path.to_owned(), config: default_config(vm) })
+        Ok(Self {
+            path: path.to_owned(),
+            config: default_config(vm),
+        })
     }
 
     /// A path inside the root filesystem, from the host.
     pub fn rootfs(&self, inside: &str) -> PathBuf {
-        self.path.join("rootfs").join(inside.trim_start_matches('/'))
+        self.path
+            .join("rootfs")
+            .join(inside.trim_start_matches('/'))
     }
 
     /// Set the value at a `/`-separated path, making objects on the way.
@@ -90,8 +95,15 @@ impl Bundle {
     }
 
     /// Add a mount.
-    pub fn mount(&mut self, destination: &str, kind: &str, source: &str, options: &[&str]) -> &mut Self {
-        let mount = json!({"destination": destination, "type": kind, "source": source, "options": options});
+    pub fn mount(
+        &mut self,
+        destination: &str,
+        kind: &str,
+        source: &str,
+        options: &[&str],
+    ) -> &mut Self {
+        let mount =
+            json!({"destination": destination, "type": kind, "source": source, "options": options});
         self.push("/mounts", mount)
     }
 
@@ -103,12 +115,16 @@ impl Bundle {
 
     /// Use these capabilities in all sets but the inheritable and ambient ones.
     pub fn capabilities(&mut self, names: &[&str]) -> &mut Self {
-        self.set("/process/capabilities", json!({"bounding": names, "effective": names, "permitted": names}))
+        self.set(
+            "/process/capabilities",
+            json!({"bounding": names, "effective": names, "permitted": names}),
+        )
     }
 
     /// Write `config.json`.
     pub fn write(&self) -> Result<()> {
-        let text = serde_json::to_vec_pretty(&self.config).context("serialize the configuration")?;
+        let text =
+            serde_json::to_vec_pretty(&self.config).context("serialize the configuration")?;
         self.write_text(&text)
     }
 
@@ -120,7 +136,19 @@ impl Bundle {
 }
 
 fn make_rootfs(rootfs: &Path, busybox: &Path) -> Result<()> {
-    for dir in ["bin", "dev", "etc", "home/user", "mnt", "proc", "root", "run", "sys", "tmp", "var"] {
+    for dir in [
+        "bin",
+        "dev",
+        "etc",
+        "home/user",
+        "mnt",
+        "proc",
+        "root",
+        "run",
+        "sys",
+        "tmp",
+        "var",
+    ] {
         fs::create_dir_all(rootfs.join(dir))?;
     }
     fs::set_permissions(rootfs.join("tmp"), Permissions::from_mode(0o1777))?;
@@ -132,7 +160,10 @@ fn make_rootfs(rootfs: &Path, busybox: &Path) -> Result<()> {
         _ => fs::copy(busybox, &copy).map(|_| ()),
     })?;
     let list = busybox.with_file_name("applets");
-    for applet in fs::read_to_string(&list).with_context(|| format!("read {}", list.display()))?.lines() {
+    for applet in fs::read_to_string(&list)
+        .with_context(|| format!("read {}", list.display()))?
+        .lines()
+    {
         match symlink("busybox", rootfs.join("bin").join(applet)) {
             Err(error) if error.kind() != ErrorKind::AlreadyExists => return Err(error.into()),
             _ => {}
@@ -145,8 +176,12 @@ fn make_rootfs(rootfs: &Path, busybox: &Path) -> Result<()> {
 pub fn prepare_busybox(busybox: &Path, dir: &Path) -> Result<PathBuf> {
     fs::create_dir_all(dir)?;
     let copy = dir.join("busybox");
-    fs::copy(busybox, &copy).with_context(|| format!("copy {} (Debian: busybox-static)", busybox.display()))?;
-    let list = Command::new(&copy).arg("--list").output().context("run busybox --list")?;
+    fs::copy(busybox, &copy)
+        .with_context(|| format!("copy {} (Debian: busybox-static)", busybox.display()))?;
+    let list = Command::new(&copy)
+        .arg("--list")
+        .output()
+        .context("run busybox --list")?;
     ensure!(list.status.success(), "busybox --list failed");
     fs::write(dir.join("applets"), list.stdout)?;
     Ok(copy)

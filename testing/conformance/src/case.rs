@@ -35,12 +35,24 @@ pub enum Verdict {
 
 /// A case that holds in a VM as on the host.
 pub const fn case(name: &'static str, run: fn(&Env) -> Result<Verdict>) -> Case {
-    Case { name, vm: Vm::Same, run }
+    Case {
+        name,
+        vm: Vm::Same,
+        run,
+    }
 }
 
 /// A case with an expectation of its own for VMs.
-pub const fn differs(name: &'static str, reason: &'static str, run: fn(&Env) -> Result<Verdict>) -> Case {
-    Case { name, vm: Vm::Differs(reason), run }
+pub const fn differs(
+    name: &'static str,
+    reason: &'static str,
+    run: fn(&Env) -> Result<Verdict>,
+) -> Case {
+    Case {
+        name,
+        vm: Vm::Differs(reason),
+        run,
+    }
 }
 
 /// The usual end of a case.

@@ -1,7 +1,6 @@
 //! One container of a case, from `create` on.
 
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
 use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
@@ -36,7 +35,13 @@ impl<'r> Container<'r> {
         let (mut stderr, stderr_end) = pipes::output(deadline)?;
         let pid_file = pid_file_of(bundle, id);
         let finished = runtime
-            .call(["create", "--bundle", &bundle.to_string_lossy(), "--pid-file", &pid_file.to_string_lossy()])
+            .call([
+                "create",
+                "--bundle",
+                &bundle.to_string_lossy(),
+                "--pid-file",
+                &pid_file.to_string_lossy(),
+            ])
             .args(flags)
             .args(&[id])
             .stdin(stdin_end)
@@ -48,7 +53,14 @@ impl<'r> Container<'r> {
             anyhow::bail!("create ended with {}: {}", finished.exit, shorten(&message));
         }
         let pid = read_pid(&pid_file)?;
-        Ok(Self { runtime, id: id.to_owned(), pid, stdin: Some(stdin), stdout, stderr })
+        Ok(Self {
+            runtime,
+            id: id.to_owned(),
+            pid,
+            stdin: Some(stdin),
+            stdout,
+            stderr,
+        })
     }
 
     /// The runtime it belongs to.
@@ -93,7 +105,10 @@ impl<'r> Container<'r> {
 
     /// The status that `state` prints.
     pub fn status(&self) -> Result<String> {
-        Ok(self.state()?["status"].as_str().context("the state has no status")?.to_owned())
+        Ok(self.state()?["status"]
+            .as_str()
+            .context("the state has no status")?
+            .to_owned())
     }
 
     /// Demand a status.
@@ -111,7 +126,10 @@ impl<'r> Container<'r> {
                 return Ok(());
             }
             // Each round runs a command of the runtime, which takes its time: no sleep is needed.
-            ensure!(Instant::now() < self.runtime.deadline(), "the status stays {status:?} instead of {wanted:?}");
+            ensure!(
+                Instant::now() < self.runtime.deadline(),
+                "the status stays {status:?} instead of {wanted:?}"
+            );
         }
     }
 
@@ -123,7 +141,10 @@ impl<'r> Container<'r> {
     /// Demand how it ends.
     pub fn expect_exit(&self, wanted: Exit) -> Result<()> {
         let exit = self.wait()?;
-        ensure!(exit == wanted, "the container ended with {exit} instead of {wanted}");
+        ensure!(
+            exit == wanted,
+            "the container ended with {exit} instead of {wanted}"
+        );
         Ok(())
     }
 }
@@ -135,8 +156,12 @@ pub fn pid_file_of(bundle: &Path, id: &str) -> PathBuf {
 
 /// The process id in a pid file.
 pub fn read_pid(file: &Path) -> Result<i32> {
-    let text = std::fs::read_to_string(file).with_context(|| format!("read the pid file {}", file.display()))?;
-    let pid = text.trim_end_matches('\n').parse().with_context(|| format!("the pid file holds {text:?}"))?;
+    let text = std::fs::read_to_string(file)
+        .with_context(|| format!("read the pid file {}", file.display()))?;
+    let pid = text
+        .trim_end_matches('\n')
+        .parse()
+        .with_context(|| format!("the pid file holds {text:?}"))?;
     ensure!(pid > 1, "the pid file holds {pid}");
     Ok(pid)
 }

@@ -51,11 +51,6 @@ impl Env {
         id
     }
 
-    /// Use an id of the case's own choice, so that it is cleaned up.
-    pub fn adopt(&self, id: &str) {
-        self.ids.borrow_mut().push(id.to_owned());
-    }
-
     /// A fresh bundle with a plain configuration.
     pub fn bundle(&self) -> Result<Bundle> {
         let path = self.dir.join(format!("b{}", self.number()));
@@ -78,7 +73,10 @@ impl Env {
 
     /// A fresh console socket.
     pub fn console(&self) -> Result<ConsoleSocket> {
-        ConsoleSocket::listen(&self.dir.join(format!("c{}", self.number())), self.deadline())
+        ConsoleSocket::listen(
+            &self.dir.join(format!("c{}", self.number())),
+            self.deadline(),
+        )
     }
 
     /// `create` a container of `bundle`.
@@ -107,7 +105,14 @@ impl Env {
     /// `run` a bundle in the foreground with captured output.
     pub fn run(&self, bundle: &Bundle) -> Result<Finished> {
         bundle.write()?;
-        self.runtime.call(["run", "--bundle", &bundle.path.to_string_lossy(), &self.id()]).run()
+        self.runtime
+            .call([
+                "run",
+                "--bundle",
+                &bundle.path.to_string_lossy(),
+                &self.id(),
+            ])
+            .run()
     }
 
     /// `run` a bundle which must succeed; its standard output.
@@ -147,7 +152,12 @@ pub fn run_one(options: &Options, case: Case, dir: &Path) -> Result<bool> {
     reaper::become_subreaper()?;
     let deadline = Instant::now() + Duration::from_secs(options.case_timeout);
     let program = options.runtime.clone().context("--one needs --runtime")?;
-    let runtime = Arc::new(Runtime::new(program, options.runtime_arg.clone(), dir, deadline)?);
+    let runtime = Arc::new(Runtime::new(
+        program,
+        options.runtime_arg.clone(),
+        dir,
+        deadline,
+    )?);
     let env = Env {
         runtime: Arc::clone(&runtime),
         dir: dir.to_owned(),
@@ -168,7 +178,11 @@ pub fn run_one(options: &Options, case: Case, dir: &Path) -> Result<bool> {
         Ok((Ok(Verdict::Passed), ids)) => (Vec::new(), None, ids),
         Ok((Ok(Verdict::Skipped(reason)), ids)) => (Vec::new(), Some(reason), ids),
         Ok((Err(error), ids)) => (vec![format!("{error:#}")], None, ids),
-        Err(RecvTimeoutError::Timeout) => (vec!["the case hangs past its deadline".to_owned()], None, Vec::new()),
+        Err(RecvTimeoutError::Timeout) => (
+            vec!["the case hangs past its deadline".to_owned()],
+            None,
+            Vec::new(),
+        ),
         Err(RecvTimeoutError::Disconnected) => {
             let _ = worker.join();
             (vec!["the case panicked".to_owned()], None, Vec::new())
@@ -185,7 +199,10 @@ pub fn run_one(options: &Options, case: Case, dir: &Path) -> Result<bool> {
     if let Some(reason) = skipped.filter(|_| problems.is_empty()) {
         detail = reason;
     }
-    println!("{}", json!({"verdict": verdict, "detail": detail, "commands": runtime.transcript()}));
+    println!(
+        "{}",
+        json!({"verdict": verdict, "detail": detail, "commands": runtime.transcript()})
+    );
     Ok(true)
 }
 
@@ -193,7 +210,12 @@ pub fn run_one(options: &Options, case: Case, dir: &Path) -> Result<bool> {
 fn clean_up(options: &Options, dir: &Path, ids: &[String]) -> Result<Vec<String>> {
     let deadline = Instant::now() + runner::CLEANUP;
     let program = options.runtime.clone().context("--one needs --runtime")?;
-    let runtime = Runtime::new(program, options.runtime_arg.clone(), &dir.join("cleanup"), deadline)?;
+    let runtime = Runtime::new(
+        program,
+        options.runtime_arg.clone(),
+        &dir.join("cleanup"),
+        deadline,
+    )?;
     let root = dir.join("root");
     let mut problems = Vec::new();
 
@@ -205,13 +227,24 @@ fn clean_up(options: &Options, dir: &Path, ids: &[String]) -> Result<Vec<String>
         }
     };
     for id in listed.lines().map(str::trim).filter(|id| !id.is_empty()) {
-        let Err(error) = runtime.call(["delete", "--force", id]).root(&root).ok() else { continue };
+        let Err(error) = runtime.call(["delete", "--force", id]).root(&root).ok() else {
+            continue;
+        };
         // A foreground `run` that lost its streams may have deleted its container in the meantime.
-        if runtime.call(["list", "--quiet"]).root(&root).run().is_ok_and(|listed| listed.text().contains(id)) {
+        if runtime
+            .call(["list", "--quiet"])
+            .root(&root)
+            .run()
+            .is_ok_and(|listed| listed.text().contains(id))
+        {
             problems.push(format!("clean-up: {error:#}"));
         }
     }
-    problems.extend(leftovers::find(dir, &root, ids).into_iter().map(|thing| format!("left behind: {thing}")));
+    problems.extend(
+        leftovers::find(dir, &root, ids)
+            .into_iter()
+            .map(|thing| format!("left behind: {thing}")),
+    );
     reaper::kill_descendants(Instant::now() + Duration::from_secs(10));
     Ok(problems)
 }

@@ -5,6 +5,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use rustix::fs::statfs;
+use rustix::mount::{UnmountFlags, unmount};
 
 use crate::reaper;
 
@@ -23,14 +24,18 @@ pub fn find(dir: &Path, root: &Path, ids: &[String]) -> Vec<String> {
             found.push(format!("process {}", reaper::describe(process.pid)));
         }
     }
-    found.extend(mounts_below(dir));
+    found.extend(
+        mounts_below(dir)
+            .iter()
+            .map(|point| format!("mount {point}")),
+    );
     for id in ids {
         if let Some(path) = named(root, id, 1) {
             found.push(format!("state {path}"));
         }
         // Only a real cgroup counts: crun makes plain directories where it takes a hierarchy for mounted.
         if let Some(path) = named(Path::new("/sys/fs/cgroup"), id, 3)
-            && statfs(&path).is_ok_and(|fs| CGROUP_MAGIC.contains(&i64::from(fs.f_type)))
+            && statfs(&path).is_ok_and(|fs| CGROUP_MAGIC.contains(&fs.f_type))
         {
             found.push(format!("cgroup {path}"));
         }
@@ -38,15 +43,22 @@ pub fn find(dir: &Path, root: &Path, ids: &[String]) -> Vec<String> {
     found
 }
 
-/// Mount points below `dir`.
+/// Mount points below `dir`, as they were mounted.
 pub fn mounts_below(dir: &Path) -> Vec<String> {
     let table = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
     table
         .lines()
         .filter_map(|line| line.split(' ').nth(4))
         .filter(|point| Path::new(point).starts_with(dir))
-        .map(|point| format!("mount {point}"))
+        .map(str::to_owned)
         .collect()
+}
+
+/// Unmount everything below `dir`, so that removing `dir` cannot reach what a runtime left mounted there.
+pub fn unmount_below(dir: &Path) {
+    for point in mounts_below(dir).iter().rev() {
+        let _ = unmount(point.as_str(), UnmountFlags::DETACH);
+    }
 }
 
 /// A directory entry at most `depth` levels below `dir` whose name contains `id`.

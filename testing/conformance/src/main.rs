@@ -49,7 +49,12 @@ pub struct Options {
     #[arg(long)]
     pub expect_vm: bool,
     /// The bound on one case, in seconds.
-    #[arg(long, value_name = "SECONDS", default_value_t = 120, env = "CONFORMANCE_CASE_TIMEOUT")]
+    #[arg(
+        long,
+        value_name = "SECONDS",
+        default_value_t = 120,
+        env = "CONFORMANCE_CASE_TIMEOUT"
+    )]
     pub case_timeout: u64,
     /// Unmount the unified hierarchy of a hybrid cgroup layout in a private mount namespace first;
     /// crun refuses to work with it.
@@ -95,8 +100,13 @@ fn dispatch(options: &Options) -> Result<bool> {
         return Ok(true);
     }
     if let Some(name) = &options.one {
-        let dir = options.work_dir.as_ref().context("--one needs --work-dir")?;
-        let case = cases::all().find(|case| case.name == name).with_context(|| format!("no case named {name}"))?;
+        let dir = options
+            .work_dir
+            .as_ref()
+            .context("--one needs --work-dir")?;
+        let case = cases::all()
+            .find(|case| case.name == name)
+            .with_context(|| format!("no case named {name}"))?;
         return environment::run_one(options, case, dir);
     }
     if !rustix::process::geteuid().is_root() {

@@ -29,20 +29,33 @@ pub fn output(deadline: Instant) -> Result<(Reader, Stdio)> {
 /// A pipe whose reading end goes to a process.
 pub fn input(deadline: Instant) -> Result<(Writer, Stdio)> {
     let (read, write) = pipe_with(PipeFlags::CLOEXEC).context("make a pipe")?;
-    Ok((Writer { fd: write, deadline }, Stdio::from(read)))
+    Ok((
+        Writer {
+            fd: write,
+            deadline,
+        },
+        Stdio::from(read),
+    ))
 }
 
 impl Reader {
     /// Read `fd` until `deadline`.
     pub fn new(fd: OwnedFd, deadline: Instant) -> Self {
-        Self { fd, pending: Vec::new(), deadline }
+        Self {
+            fd,
+            pending: Vec::new(),
+            deadline,
+        }
     }
 
     /// More bytes into `pending`; `false` at the end of the stream.
     fn fill(&mut self) -> Result<bool> {
         let mut buffer = [0u8; 65536];
         if !poll_until(&mut [PollFd::new(&self.fd, PollFlags::IN)], self.deadline)? {
-            bail!("no end of the stream by the deadline; read so far: {:?}", self.tail());
+            bail!(
+                "no end of the stream by the deadline; read so far: {:?}",
+                self.tail()
+            );
         }
         loop {
             match rustix::io::read(&self.fd, &mut buffer) {
@@ -74,20 +87,33 @@ impl Reader {
     pub fn until(&mut self, needle: &str) -> Result<String> {
         let wanted = needle.as_bytes();
         loop {
-            if let Some(at) = self.pending.windows(wanted.len()).position(|window| window == wanted) {
+            if let Some(at) = self
+                .pending
+                .windows(wanted.len())
+                .position(|window| window == wanted)
+            {
                 let rest = self.pending.split_off(at + wanted.len());
                 let head = std::mem::replace(&mut self.pending, rest);
                 return Ok(String::from_utf8_lossy(&head).into_owned());
             }
-            if !self.fill().with_context(|| format!("waiting for {needle:?}"))? {
-                bail!("the stream ended before {needle:?}; read: {:?}", self.tail());
+            if !self
+                .fill()
+                .with_context(|| format!("waiting for {needle:?}"))?
+            {
+                bail!(
+                    "the stream ended before {needle:?}; read: {:?}",
+                    self.tail()
+                );
             }
         }
     }
 
     /// Throw away what comes until nothing has come for `time`; fails when that does not happen by the deadline.
     pub fn fall_silent(&mut self, time: Duration) -> Result<()> {
-        while poll_until(&mut [PollFd::new(&self.fd, PollFlags::IN)], Instant::now() + time)? {
+        while poll_until(
+            &mut [PollFd::new(&self.fd, PollFlags::IN)],
+            Instant::now() + time,
+        )? {
             if Instant::now() >= self.deadline {
                 bail!("the stream does not fall silent");
             }
@@ -137,7 +163,10 @@ pub fn write_all(fd: impl AsFd, mut bytes: &[u8], deadline: Instant) -> Result<(
     const PIECE: usize = 4096;
     while !bytes.is_empty() {
         if !poll_until(&mut [PollFd::new(&fd, PollFlags::OUT)], deadline)? {
-            bail!("nobody reads the stream: {} bytes unwritten at the deadline", bytes.len());
+            bail!(
+                "nobody reads the stream: {} bytes unwritten at the deadline",
+                bytes.len()
+            );
         }
         match rustix::io::write(&fd, &bytes[..bytes.len().min(PIECE)]) {
             Ok(count) => bytes = &bytes[count..],

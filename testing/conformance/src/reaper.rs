@@ -58,8 +58,12 @@ static NEWS: Condvar = Condvar::new();
 /// Reaping everything matters: an unreaped orphan in a container's pid namespace would keep the
 /// container's process 1 from ending. From here on `std::process::Child` must not be waited for.
 pub fn become_subreaper() -> Result<()> {
-    rustix::process::set_child_subreaper(Some(rustix::process::getpid())).context("become child subreaper")?;
-    thread::Builder::new().name("reaper".to_owned()).spawn(reap).context("start the reaper")?;
+    rustix::process::set_child_subreaper(Some(rustix::process::getpid()))
+        .context("become child subreaper")?;
+    thread::Builder::new()
+        .name("reaper".to_owned())
+        .spawn(reap)
+        .context("start the reaper")?;
     Ok(())
 }
 
@@ -67,9 +71,13 @@ fn reap() {
     loop {
         match rustix::process::wait(WaitOptions::empty()) {
             Ok(Some((pid, status))) => {
-                let Some(exit) = Exit::from_wait(status) else { continue };
+                let Some(exit) = Exit::from_wait(status) else {
+                    continue;
+                };
                 let mut reaped = REAPED.lock().unwrap_or_else(PoisonError::into_inner);
-                reaped.get_or_insert_default().insert(pid.as_raw_nonzero().get(), exit);
+                reaped
+                    .get_or_insert_default()
+                    .insert(pid.as_raw_nonzero().get(), exit);
                 NEWS.notify_all();
             }
             // There is no event for "got a first child"; a pause is the price of not owning SIGCHLD.
@@ -80,7 +88,9 @@ fn reap() {
 
 /// Turn a number from a file into a pid.
 pub fn pid(raw: i32) -> Result<Pid> {
-    Pid::from_raw(raw).filter(|_| raw > 0).with_context(|| format!("{raw} is not a process id"))
+    Pid::from_raw(raw)
+        .filter(|_| raw > 0)
+        .with_context(|| format!("{raw} is not a process id"))
 }
 
 /// Wait until `deadline` for the end of the child `raw`.
@@ -92,18 +102,28 @@ pub fn wait(raw: i32, deadline: Instant) -> Result<Exit> {
         }
         let left = deadline.saturating_duration_since(Instant::now());
         if left.is_zero() {
-            bail!("process {raw} still runs at the deadline ({})", describe(raw));
+            bail!(
+                "process {raw} still runs at the deadline ({})",
+                describe(raw)
+            );
         }
         // The pause bounds how late a process is noticed that is gone but was nobody's child here.
         let pause = left.min(Duration::from_millis(500));
-        let (guard, paused) = NEWS.wait_timeout(reaped, pause).unwrap_or_else(PoisonError::into_inner);
+        let (guard, paused) = NEWS
+            .wait_timeout(reaped, pause)
+            .unwrap_or_else(PoisonError::into_inner);
         reaped = guard;
         if paused.timed_out() && !reaped.get_or_insert_default().contains_key(&raw) {
             let own = rustix::process::getpid().as_raw_nonzero().get();
             match stat(raw) {
-                None => bail!("process {raw} is gone, but was no child of its monitor: its exit status is lost"),
+                None => bail!(
+                    "process {raw} is gone, but was no child of its monitor: its exit status is lost"
+                ),
                 Some(process) if process.parent != own && !process.is_alive() => {
-                    bail!("process {raw} is a zombie of process {}, not of its monitor: its exit status is lost", process.parent)
+                    bail!(
+                        "process {raw} is a zombie of process {}, not of its monitor: its exit status is lost",
+                        process.parent
+                    )
                 }
                 Some(_) => {}
             }
@@ -125,7 +145,10 @@ pub fn poll_until(fds: &mut [PollFd<'_>], deadline: Instant) -> Result<bool> {
 }
 
 fn timespec(left: Duration) -> Timespec {
-    Timespec { tv_sec: i64::try_from(left.as_secs()).unwrap_or(i64::MAX), tv_nsec: left.subsec_nanos().into() }
+    Timespec {
+        tv_sec: i64::try_from(left.as_secs()).unwrap_or(i64::MAX),
+        tv_nsec: left.subsec_nanos().into(),
+    }
 }
 
 /// Send a signal, without minding a process that is gone.
@@ -163,26 +186,49 @@ pub fn stat(pid: i32) -> Option<Process> {
     let mut fields = tail.split_whitespace();
     let state = fields.next()?.chars().next()?;
     let parent = fields.next()?.parse().ok()?;
-    Some(Process { pid, parent, state, name })
+    Some(Process {
+        pid,
+        parent,
+        state,
+        name,
+    })
 }
 
 /// A line for people about a process.
 pub fn describe(pid: i32) -> String {
-    let Some(process) = stat(pid) else { return format!("{pid}: gone") };
+    let Some(process) = stat(pid) else {
+        return format!("{pid}: gone");
+    };
     let command = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-    let command: String = String::from_utf8_lossy(&command).replace('\0', " ").chars().take(160).collect();
-    format!("{pid} ({}) state {} parent {}: {}", process.name, process.state, process.parent, command.trim_end())
+    let command: String = String::from_utf8_lossy(&command)
+        .replace('\0', " ")
+        .chars()
+        .take(160)
+        .collect();
+    format!(
+        "{pid} ({}) state {} parent {}: {}",
+        process.name,
+        process.state,
+        process.parent,
+        command.trim_end()
+    )
 }
 
 /// All processes below `ancestor`, parents first.
 pub fn descendants(ancestor: i32) -> Vec<Process> {
-    let Ok(entries) = fs::read_dir("/proc") else { return Vec::new() };
-    let mut rest: Vec<Process> =
-        entries.flatten().filter_map(|entry| stat(entry.file_name().to_str()?.parse().ok()?)).collect();
+    let Ok(entries) = fs::read_dir("/proc") else {
+        return Vec::new();
+    };
+    let mut rest: Vec<Process> = entries
+        .flatten()
+        .filter_map(|entry| stat(entry.file_name().to_str()?.parse().ok()?))
+        .collect();
     let mut found: Vec<Process> = Vec::new();
     let mut parents = vec![ancestor];
     while let Some(parent) = parents.pop() {
-        let (children, others): (Vec<_>, Vec<_>) = rest.into_iter().partition(|process| process.parent == parent);
+        let (children, others): (Vec<_>, Vec<_>) = rest
+            .into_iter()
+            .partition(|process| process.parent == parent);
         parents.extend(children.iter().map(|process| process.pid));
         found.extend(children);
         rest = others;
@@ -193,7 +239,10 @@ pub fn descendants(ancestor: i32) -> Vec<Process> {
 /// The living processes below this one.
 pub fn living_descendants() -> Vec<Process> {
     let own = rustix::process::getpid().as_raw_nonzero().get();
-    descendants(own).into_iter().filter(Process::is_alive).collect()
+    descendants(own)
+        .into_iter()
+        .filter(Process::is_alive)
+        .collect()
 }
 
 /// Kill everything below this process until nothing is left or `deadline` passes.
@@ -207,7 +256,10 @@ pub fn kill_descendants(deadline: Instant) {
             signal(process.pid, Signal::KILL);
         }
         for process in &alive {
-            wait_gone(process.pid, deadline.min(Instant::now() + Duration::from_secs(2)));
+            wait_gone(
+                process.pid,
+                deadline.min(Instant::now() + Duration::from_secs(2)),
+            );
         }
     }
 }
@@ -215,6 +267,8 @@ pub fn kill_descendants(deadline: Instant) {
 /// Wait until the process has ended, whoever reaps it.
 pub fn wait_gone(raw: i32, deadline: Instant) -> bool {
     let Ok(pid) = pid(raw) else { return true };
-    let Ok(fd) = pidfd_open(pid, PidfdFlags::empty()) else { return true };
+    let Ok(fd) = pidfd_open(pid, PidfdFlags::empty()) else {
+        return true;
+    };
     poll_until(&mut [PollFd::new(&fd, PollFlags::IN)], deadline).unwrap_or(false)
 }

@@ -12,13 +12,15 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use nix::sched::{CloneFlags, unshare};
-use rustix::mount::{MountFlags, MountPropagationFlags, UnmountFlags, mount, mount_change, unmount};
+use rustix::mount::{
+    MountFlags, MountPropagationFlags, UnmountFlags, mount, mount_change, unmount,
+};
 use rustix::process::Signal;
 use serde_json::Value;
 
 use crate::case::{Case, Vm};
 use crate::runtime::shorten;
-use crate::{Options, bundle, cases, reaper};
+use crate::{Options, bundle, cases, leftovers, reaper};
 
 /// The bound on cleaning up after a case.
 pub const CLEANUP: Duration = Duration::from_secs(60);
@@ -36,7 +38,12 @@ enum End {
 /// The cases that match any of `filters`, or all.
 pub fn select(filters: &[String]) -> Vec<Case> {
     cases::all()
-        .filter(|case| filters.is_empty() || filters.iter().any(|filter| case.name.contains(filter.as_str())))
+        .filter(|case| {
+            filters.is_empty()
+                || filters
+                    .iter()
+                    .any(|filter| case.name.contains(filter.as_str()))
+        })
         .collect()
 }
 
@@ -46,18 +53,29 @@ pub fn hide_unified_cgroup() -> Result<()> {
         return Ok(());
     }
     unshare(CloneFlags::CLONE_NEWNS).context("make a private mount namespace")?;
-    mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC).context("make mounts private")?;
+    mount_change(
+        "/",
+        MountPropagationFlags::PRIVATE | MountPropagationFlags::REC,
+    )
+    .context("make mounts private")?;
     unmount(UNIFIED, UnmountFlags::DETACH).with_context(|| format!("unmount {UNIFIED}"))?;
     // crun makes its directories there all the same; they must not land in the host's tmpfs.
-    mount("tmpfs", UNIFIED, "tmpfs", MountFlags::empty(), None).with_context(|| format!("mount a tmpfs on {UNIFIED}"))
+    mount("tmpfs", UNIFIED, "tmpfs", MountFlags::empty(), None)
+        .with_context(|| format!("mount a tmpfs on {UNIFIED}"))
 }
 
 /// Run `selected`; `true` when none failed.
 pub fn run(options: &Options, selected: &[Case]) -> Result<bool> {
-    let base = tempfile::Builder::new().prefix("conformance-").tempdir().context("make a temporary directory")?;
+    let base = tempfile::Builder::new()
+        .prefix("conformance-")
+        .tempdir()
+        .context("make a temporary directory")?;
     let busybox = bundle::prepare_busybox(&options.busybox, &base.path().join("busybox"))?;
     reaper::become_subreaper()?;
-    let options = Options { busybox, ..options.clone() };
+    let options = Options {
+        busybox,
+        ..options.clone()
+    };
 
     let next = AtomicUsize::new(0);
     let ends = Mutex::new(Vec::new());
@@ -68,7 +86,9 @@ pub fn run(options: &Options, selected: &[Case]) -> Result<bool> {
                     let started = Instant::now();
                     let dir = base.path().join(case.name.replace('/', "-"));
                     let end = match run_case(&options, case, &dir) {
-                        Ok(End::Skipped(reason)) if options.deny_skips => End::Failed(format!("skipped: {reason}")),
+                        Ok(End::Skipped(reason)) if options.deny_skips => {
+                            End::Failed(format!("skipped: {reason}"))
+                        }
                         Ok(end) => end,
                         Err(error) => End::Failed(format!("{error:#}")),
                     };
@@ -76,17 +96,21 @@ pub fn run(options: &Options, selected: &[Case]) -> Result<bool> {
                     if let Ok(mut ends) = ends.lock() {
                         ends.push((case.name, end));
                     }
-                    if !options.keep {
+                    leftovers::unmount_below(&dir);
+                    if !options.keep && leftovers::mounts_below(&dir).is_empty() {
                         let _ = fs::remove_dir_all(&dir);
                     }
                 }
             });
         }
     });
+    leftovers::unmount_below(base.path());
     if options.keep {
         println!("kept {}", base.keep().display());
     }
-    let ends = ends.into_inner().map_err(|_| anyhow::anyhow!("a runner thread panicked"))?;
+    let ends = ends
+        .into_inner()
+        .map_err(|_| anyhow::anyhow!("a runner thread panicked"))?;
     Ok(summarize(&ends))
 }
 
@@ -95,8 +119,18 @@ fn run_case(options: &Options, case: &Case, dir: &Path) -> Result<End> {
     let (out, err) = (dir.join("result"), dir.join("messages"));
     let runtime = options.runtime.as_ref().context("no runtime given")?;
     let mut command = Command::new(std::env::current_exe().context("find this program")?);
-    command.arg("--one").arg(case.name).arg("--work-dir").arg(dir).arg("--runtime").arg(runtime);
-    command.arg("--busybox").arg(&options.busybox).arg("--case-timeout").arg(options.case_timeout.to_string());
+    command
+        .arg("--one")
+        .arg(case.name)
+        .arg("--work-dir")
+        .arg(dir)
+        .arg("--runtime")
+        .arg(runtime);
+    command
+        .arg("--busybox")
+        .arg(&options.busybox)
+        .arg("--case-timeout")
+        .arg(options.case_timeout.to_string());
     for argument in &options.runtime_arg {
         command.arg(format!("--runtime-arg={argument}"));
     }
@@ -104,10 +138,17 @@ fn run_case(options: &Options, case: &Case, dir: &Path) -> Result<End> {
         command.arg("--expect-vm");
     }
     // A process group of its own keeps the signals of cases off the runner and other cases.
-    command.process_group(0).stdin(Stdio::null()).stdout(File::create(&out)?).stderr(File::create(&err)?);
+    command
+        .process_group(0)
+        .stdin(Stdio::null())
+        .stdout(File::create(&out)?)
+        .stderr(File::create(&err)?);
     let child = command.spawn().context("start the case")?;
     let pid = i32::try_from(child.id()).context("pid out of range")?;
-    let deadline = Instant::now() + Duration::from_secs(options.case_timeout) + CLEANUP + Duration::from_secs(30);
+    let deadline = Instant::now()
+        + Duration::from_secs(options.case_timeout)
+        + CLEANUP
+        + Duration::from_secs(30);
     let ended = reaper::wait(pid, deadline);
     if ended.is_err() {
         for process in reaper::descendants(pid) {
@@ -118,17 +159,29 @@ fn run_case(options: &Options, case: &Case, dir: &Path) -> Result<End> {
     let ended = ended?;
     let result: Value = match serde_json::from_slice(&fs::read(&out)?) {
         Ok(result) => result,
-        Err(_) => bail!("the case's process ended with {ended}: {}", shorten(&fs::read_to_string(&err)?)),
+        Err(_) => bail!(
+            "the case's process ended with {ended}: {}",
+            shorten(&fs::read_to_string(&err)?)
+        ),
     };
     let detail = result["detail"].as_str().unwrap_or_default().to_owned();
     Ok(match result["verdict"].as_str() {
         Some("passed") => End::Passed,
         Some("skipped") => End::Skipped(detail),
         _ => {
-            let commands: Vec<_> = result["commands"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+            let commands: Vec<_> = result["commands"]
+                .as_array()
+                .into_iter()
+                .flatten()
+                .filter_map(Value::as_str)
+                .collect();
             let last = commands[commands.len().saturating_sub(12)..].join("\n  ");
             let messages = fs::read_to_string(&err)?;
-            End::Failed(format!("{detail}\n  {last}\n  {}", shorten(&messages)).trim_end().to_owned())
+            End::Failed(
+                format!("{detail}\n  {last}\n  {}", shorten(&messages))
+                    .trim_end()
+                    .to_owned(),
+            )
         }
     })
 }
@@ -161,8 +214,14 @@ fn summarize(ends: &[(&str, End)]) -> bool {
     for (name, detail) in &failures {
         println!("\n{name}\n  {}", detail.replace('\n', "\n  "));
     }
-    let passed = ends.iter().filter(|(_, end)| matches!(end, End::Passed)).count();
+    let passed = ends
+        .iter()
+        .filter(|(_, end)| matches!(end, End::Passed))
+        .count();
     let skipped = ends.len() - passed - failures.len();
-    println!("\n{passed} passed, {} failed, {skipped} skipped", failures.len());
+    println!(
+        "\n{passed} passed, {} failed, {skipped} skipped",
+        failures.len()
+    );
     failures.is_empty()
 }

@@ -30,7 +30,12 @@ pub struct Runtime {
 
 impl Runtime {
     /// `program` with `--root DIR/root`, and captured output in `DIR/captures`.
-    pub fn new(program: PathBuf, arguments: Vec<String>, dir: &Path, deadline: Instant) -> Result<Self> {
+    pub fn new(
+        program: PathBuf,
+        arguments: Vec<String>,
+        dir: &Path,
+        deadline: Instant,
+    ) -> Result<Self> {
         let captures = dir.join("captures");
         fs::create_dir_all(&captures).with_context(|| format!("create {}", captures.display()))?;
         Ok(Self {
@@ -60,7 +65,10 @@ impl Runtime {
             runtime: self,
             root: self.root.clone(),
             globals: Vec::new(),
-            arguments: arguments.into_iter().map(|argument| argument.as_ref().to_owned()).collect(),
+            arguments: arguments
+                .into_iter()
+                .map(|argument| argument.as_ref().to_owned())
+                .collect(),
             stdin: None,
             stdout: None,
             stderr: None,
@@ -79,7 +87,10 @@ impl Runtime {
 
     /// What was run so far, for the report of a failure.
     pub fn transcript(&self) -> Vec<String> {
-        self.transcript.lock().map(|lines| lines.clone()).unwrap_or_default()
+        self.transcript
+            .lock()
+            .map(|lines| lines.clone())
+            .unwrap_or_default()
     }
 
     fn record(&self, line: String) {
@@ -107,13 +118,18 @@ pub struct Call<'r> {
 impl Call<'_> {
     /// Append arguments.
     pub fn args<S: AsRef<OsStr>>(mut self, arguments: &[S]) -> Self {
-        self.arguments.extend(arguments.iter().map(|argument| argument.as_ref().to_owned()));
+        self.arguments.extend(
+            arguments
+                .iter()
+                .map(|argument| argument.as_ref().to_owned()),
+        );
         self
     }
 
     /// Add global flags, which stand before the command.
     pub fn global<S: AsRef<OsStr>>(mut self, flags: impl IntoIterator<Item = S>) -> Self {
-        self.globals.extend(flags.into_iter().map(|flag| flag.as_ref().to_owned()));
+        self.globals
+            .extend(flags.into_iter().map(|flag| flag.as_ref().to_owned()));
         self
     }
 
@@ -164,11 +180,23 @@ impl Call<'_> {
             Command::new(&self.runtime.program)
         } else {
             // A shell places the descriptors, as nothing in safe Rust does between fork and exec.
-            let redirections: String =
-                self.inherited.iter().enumerate().map(|(n, _)| format!(" {}<\"${}\"", n + 3, n + 1)).collect();
-            let script = format!("exec{redirections}; shift {}; exec \"$@\"", self.inherited.len());
+            let redirections: String = self
+                .inherited
+                .iter()
+                .enumerate()
+                .map(|(n, _)| format!(" {}<\"${}\"", n + 3, n + 1))
+                .collect();
+            let script = format!(
+                "exec{redirections}; shift {}; exec \"$@\"",
+                self.inherited.len()
+            );
             let mut shell = Command::new("/bin/sh");
-            shell.arg("-c").arg(script).arg("sh").args(&self.inherited).arg(&self.runtime.program);
+            shell
+                .arg("-c")
+                .arg(script)
+                .arg("sh")
+                .args(&self.inherited)
+                .arg(&self.runtime.program);
             shell
         };
         command.args(&self.runtime.arguments);
@@ -195,25 +223,43 @@ impl Call<'_> {
     /// Start it.
     pub fn spawn(mut self) -> Result<Running> {
         let number = self.runtime.calls.fetch_add(1, Ordering::Relaxed);
-        let (out, err) =
-            (self.runtime.captures.join(format!("{number}.out")), self.runtime.captures.join(format!("{number}.err")));
+        let (out, err) = (
+            self.runtime.captures.join(format!("{number}.out")),
+            self.runtime.captures.join(format!("{number}.err")),
+        );
         let mut command = self.command();
         command.stdin(self.stdin.take().unwrap_or_else(Stdio::null));
         command.stdout(match self.stdout.take() {
             Some(stdio) => stdio,
-            None => Stdio::from(File::create(&out).with_context(|| format!("create {}", out.display()))?),
+            None => Stdio::from(
+                File::create(&out).with_context(|| format!("create {}", out.display()))?,
+            ),
         });
         command.stderr(match self.stderr.take() {
             Some(stdio) => stdio,
-            None => Stdio::from(File::create(&err).with_context(|| format!("create {}", err.display()))?),
+            None => Stdio::from(
+                File::create(&err).with_context(|| format!("create {}", err.display()))?,
+            ),
         });
-        let words: Vec<_> = self.arguments.iter().map(|word| word.to_string_lossy()).collect();
+        let words: Vec<_> = self
+            .arguments
+            .iter()
+            .map(|word| word.to_string_lossy())
+            .collect();
         let line: String = words.join(" ").chars().take(300).collect();
         self.runtime.record(format!("$ {line}"));
-        let child = command.spawn().with_context(|| format!("run {}", self.runtime.program.display()))?;
+        let child = command
+            .spawn()
+            .with_context(|| format!("run {}", self.runtime.program.display()))?;
         // The builder holds copies of pipe ends that would keep streams from ending.
         drop(command);
-        Ok(Running { child, out, err, line, deadline: self.deadline })
+        Ok(Running {
+            child,
+            out,
+            err,
+            line,
+            deadline: self.deadline,
+        })
     }
 }
 
@@ -306,7 +352,9 @@ impl Finished {
         );
         let message = self.stderr.to_lowercase();
         ensure!(
-            things.iter().any(|thing| message.contains(&thing.to_lowercase())),
+            things
+                .iter()
+                .any(|thing| message.contains(&thing.to_lowercase())),
             "`{}` was refused, but its message names none of {things:?}: {}",
             self.line,
             shorten(&self.stderr)

@@ -26,8 +26,13 @@ pub struct ConsoleSocket {
 impl ConsoleSocket {
     /// Listen on `path`.
     pub fn listen(path: &Path, deadline: Instant) -> Result<Self> {
-        let listener = UnixListener::bind(path).with_context(|| format!("listen on {}", path.display()))?;
-        Ok(Self { listener, path: path.to_owned(), deadline })
+        let listener =
+            UnixListener::bind(path).with_context(|| format!("listen on {}", path.display()))?;
+        Ok(Self {
+            listener,
+            path: path.to_owned(),
+            deadline,
+        })
     }
 
     /// The path as an argument.
@@ -38,10 +43,16 @@ impl ConsoleSocket {
     /// Receive the terminal.
     pub fn accept(&self) -> Result<Terminal> {
         ensure!(
-            poll_until(&mut [PollFd::new(&self.listener, PollFlags::IN)], self.deadline)?,
+            poll_until(
+                &mut [PollFd::new(&self.listener, PollFlags::IN)],
+                self.deadline
+            )?,
             "nobody connected to the console socket"
         );
-        let (stream, _) = self.listener.accept().context("accept on the console socket")?;
+        let (stream, _) = self
+            .listener
+            .accept()
+            .context("accept on the console socket")?;
         ensure!(
             poll_until(&mut [PollFd::new(&stream, PollFlags::IN)], self.deadline)?,
             "nothing was sent over the console socket"
@@ -49,19 +60,35 @@ impl ConsoleSocket {
         let mut data = [0u8; 4096];
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(4))];
         let mut control = RecvAncillaryBuffer::new(&mut space);
-        recvmsg(&stream, &mut [IoSliceMut::new(&mut data)], &mut control, RecvFlags::CMSG_CLOEXEC)
-            .context("receive from the console socket")?;
+        recvmsg(
+            &stream,
+            &mut [IoSliceMut::new(&mut data)],
+            &mut control,
+            RecvFlags::CMSG_CLOEXEC,
+        )
+        .context("receive from the console socket")?;
         let mut descriptors: Vec<OwnedFd> = Vec::new();
         for message in control.drain() {
             if let RecvAncillaryMessage::ScmRights(passed) = message {
                 descriptors.extend(passed);
             }
         }
-        ensure!(descriptors.len() == 1, "{} descriptors came over the console socket, not 1", descriptors.len());
+        ensure!(
+            descriptors.len() == 1,
+            "{} descriptors came over the console socket, not 1",
+            descriptors.len()
+        );
         let master = descriptors.remove(0);
-        ensure!(rustix::termios::isatty(&master), "the descriptor from the console socket is no terminal");
+        ensure!(
+            rustix::termios::isatty(&master),
+            "the descriptor from the console socket is no terminal"
+        );
         let copy = master.try_clone().context("duplicate the terminal")?;
-        Ok(Terminal { output: Reader::new(copy, self.deadline), master, deadline: self.deadline })
+        Ok(Terminal {
+            output: Reader::new(copy, self.deadline),
+            master,
+            deadline: self.deadline,
+        })
     }
 }
 
@@ -82,7 +109,12 @@ impl Terminal {
 
     /// Change the size, as an engine does when its window changes.
     pub fn resize(&self, rows: u16, columns: u16) -> Result<()> {
-        let size = Winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
+        let size = Winsize {
+            ws_row: rows,
+            ws_col: columns,
+            ws_xpixel: 0,
+            ws_ypixel: 0,
+        };
         tcsetwinsize(&self.master, size).context("set the terminal's size")
     }
 

@@ -36,23 +36,34 @@ pub const CASES: &[Case] = &[
 ];
 
 fn pause_resume(env: &Env) -> Result<Verdict> {
-    let mut container = env.start(&env.script("n=0; while :; do n=$((n+1)); echo tick $n; sleep 0.05; done")?)?;
+    let mut container =
+        env.start(&env.script("n=0; while :; do n=$((n+1)); echo tick $n; sleep 0.05; done")?)?;
     container.stdout.until("tick 3\n")?;
     container.call(&["pause"], &[]).ok()?;
     container.expect_status("paused")?;
     // What was on the way arrives; then a process that makes progress would show it many times over.
-    container.stdout.fall_silent(Duration::from_secs(1)).context("a paused process goes on")?;
+    container
+        .stdout
+        .fall_silent(Duration::from_secs(1))
+        .context("a paused process goes on")?;
     container.expect_status("paused")?;
     container.call(&["resume"], &[]).ok()?;
     container.expect_status("running")?;
-    container.stdout.until("tick ").context("a resumed process does not go on")?;
+    container
+        .stdout
+        .until("tick ")
+        .context("a resumed process does not go on")?;
     passed()
 }
 
 fn exec_in_paused(env: &Env) -> Result<Verdict> {
     let container = env.sleeper()?;
     container.call(&["pause"], &[]).ok()?;
-    container.exec("true").within(Duration::from_secs(30)).run()?.refused(&["paused"])?;
+    container
+        .exec("true")
+        .within(Duration::from_secs(30))
+        .run()?
+        .refused(&["paused"])?;
     container.call(&["resume"], &[]).ok()?;
     container.exec_text("true")?;
     passed()
@@ -80,14 +91,34 @@ fn resume_running(env: &Env) -> Result<Verdict> {
 fn ps(env: &Env) -> Result<Verdict> {
     let mut container = env.start(&env.script("sleep 100000 & echo ready; wait")?)?;
     ensure!(container.stdout.line()? == "ready", "no output");
-    let json = container.call(&["ps", "--format", "json"], &[]).ok()?.json()?;
-    let pids = json.as_array().context("`ps --format json` prints no array")?;
-    ensure!(pids.len() == 2 && pids.iter().all(Value::is_u64), "`ps` shows {json} instead of two processes");
+    let json = container
+        .call(&["ps", "--format", "json"], &[])
+        .ok()?
+        .json()?;
+    let pids = json
+        .as_array()
+        .context("`ps --format json` prints no array")?;
+    ensure!(
+        pids.len() == 2 && pids.iter().all(Value::is_u64),
+        "`ps` shows {json} instead of two processes"
+    );
     let table = container.call(&["ps"], &[]).ok()?.text();
-    ensure!(table.lines().next().is_some_and(|head| head.contains("PID")), "the table has no head: {table:?}");
-    ensure!(table.lines().count() == 3, "the table does not show two processes: {table:?}");
+    ensure!(
+        table
+            .lines()
+            .next()
+            .is_some_and(|head| head.contains("PID")),
+        "the table has no head: {table:?}"
+    );
+    ensure!(
+        table.lines().count() == 3,
+        "the table does not show two processes: {table:?}"
+    );
     for pid in pids {
-        ensure!(table.contains(&pid.to_string()), "process {pid} is missing in the table: {table:?}");
+        ensure!(
+            table.contains(&pid.to_string()),
+            "process {pid} is missing in the table: {table:?}"
+        );
     }
     passed()
 }
@@ -98,12 +129,32 @@ fn events_stats(env: &Env) -> Result<Verdict> {
     }
     let container = env.sleeper()?;
     container.exec_text("md5sum /bin/busybox")?;
-    let json = container.call(&["events", "--stats"], &[]).within(Duration::from_secs(30)).ok()?.json()?;
-    ensure!(json["type"] == "stats" && json["id"] == container.id.as_str(), "type and id are {json}");
-    let number = |pointer: &str| json.pointer(pointer).and_then(Value::as_u64).with_context(|| format!("no {pointer} in {json}"));
-    ensure!(number("/data/cpu/usage/total")? > 0, "no processor time was used: {json}");
-    ensure!(number("/data/memory/usage/usage")? > 0, "no memory is used: {json}");
-    ensure!(number("/data/pids/current")? >= 1, "there are no processes: {json}");
+    let json = container
+        .call(&["events", "--stats"], &[])
+        .within(Duration::from_secs(30))
+        .ok()?
+        .json()?;
+    ensure!(
+        json["type"] == "stats" && json["id"] == container.id.as_str(),
+        "type and id are {json}"
+    );
+    let number = |pointer: &str| {
+        json.pointer(pointer)
+            .and_then(Value::as_u64)
+            .with_context(|| format!("no {pointer} in {json}"))
+    };
+    ensure!(
+        number("/data/cpu/usage/total")? > 0,
+        "no processor time was used: {json}"
+    );
+    ensure!(
+        number("/data/memory/usage/usage")? > 0,
+        "no memory is used: {json}"
+    );
+    ensure!(
+        number("/data/pids/current")? >= 1,
+        "there are no processes: {json}"
+    );
     passed()
 }
 
@@ -113,14 +164,22 @@ fn events_stream(env: &Env) -> Result<Verdict> {
     }
     let container = env.sleeper()?;
     let (mut stdout, end) = crate::pipes::output(env.deadline())?;
-    let running = container.call(&["events", "--interval", "1s"], &[]).stdout(end).spawn()?;
+    let running = container
+        .call(&["events", "--interval", "1s"], &[])
+        .stdout(end)
+        .spawn()?;
     for _ in 0..2 {
-        let event: Value = serde_json::from_str(&stdout.line()?).context("an event is no JSON on one line")?;
+        let event: Value =
+            serde_json::from_str(&stdout.line()?).context("an event is no JSON on one line")?;
         ensure!(event["type"] == "stats", "the event is {event}");
     }
     container.kill("KILL")?;
     container.expect_exit(Exit::Signal(9))?;
-    running.wait().context("`events` does not end with its container")?;
+    // runc's ends when the cgroup is gone.
+    container.call(&["delete", "--force"], &[]).ok()?;
+    running
+        .wait()
+        .context("`events` does not end with its container")?;
     passed()
 }
 
@@ -128,13 +187,31 @@ fn spec(env: &Env) -> Result<Verdict> {
     let mut bundle = env.bundle()?;
     env.runtime.call(["spec"]).dir(&bundle.path).ok()?;
     let config: Value = serde_json::from_slice(&fs::read(bundle.path.join("config.json"))?)?;
-    for (pointer, wanted) in [("/root/path", json!("rootfs")), ("/process/cwd", json!("/")), ("/process/args/0", json!("sh"))] {
-        ensure!(config.pointer(pointer) == Some(&wanted), "{pointer} is {:?}", config.pointer(pointer));
+    for (pointer, wanted) in [
+        ("/root/path", json!("rootfs")),
+        ("/process/cwd", json!("/")),
+        ("/process/args/0", json!("sh")),
+    ] {
+        ensure!(
+            config.pointer(pointer) == Some(&wanted),
+            "{pointer} is {:?}",
+            config.pointer(pointer)
+        );
     }
-    ensure!(config["ociVersion"].as_str().is_some_and(|version| version.starts_with("1.")), "no ociVersion");
+    ensure!(
+        config["ociVersion"]
+            .as_str()
+            .is_some_and(|version| version.starts_with("1.")),
+        "no ociVersion"
+    );
     bundle.replace(config);
-    bundle.set("/process/terminal", json!(false)).script("echo it runs");
-    ensure!(env.run_text(&bundle)? == "it runs", "the configuration does not run");
+    bundle
+        .set("/process/terminal", json!(false))
+        .script("echo it runs");
+    ensure!(
+        env.run_text(&bundle)? == "it runs",
+        "the configuration does not run"
+    );
     let again = env.runtime.call(["spec"]).dir(&bundle.path).run()?;
     if again.exit == Exit::Code(0) && env.is_reference("crun")? {
         return skipped("crun overwrites an existing config.json");
@@ -148,28 +225,59 @@ fn features(env: &Env) -> Result<Verdict> {
         return skipped("the runtime has no command `features`");
     }
     let json = env.runtime.call(["features"]).ok()?.json()?;
-    ensure!(json["ociVersionMin"].is_string() && json["ociVersionMax"].is_string(), "no versions in {json}");
-    for pointer in ["/hooks", "/mountOptions", "/linux/namespaces", "/linux/capabilities"] {
-        ensure!(json.pointer(pointer).is_some_and(Value::is_array), "{pointer} is no array in {json}");
+    ensure!(
+        json["ociVersionMin"].is_string() && json["ociVersionMax"].is_string(),
+        "no versions in {json}"
+    );
+    for pointer in [
+        "/hooks",
+        "/mountOptions",
+        "/linux/namespaces",
+        "/linux/capabilities",
+    ] {
+        ensure!(
+            json.pointer(pointer).is_some_and(Value::is_array),
+            "{pointer} is no array in {json}"
+        );
     }
-    ensure!(json.pointer("/linux/seccomp/enabled") == Some(&json!(true)), "seccomp is not enabled in {json}");
+    ensure!(
+        json.pointer("/linux/seccomp/enabled") == Some(&json!(true)),
+        "seccomp is not enabled in {json}"
+    );
     passed()
 }
 
 fn version(env: &Env) -> Result<Verdict> {
     let text = env.runtime.version()?;
-    ensure!(text.lines().next().is_some_and(|line| line.contains("version ")), "--version prints {text:?}");
-    ensure!(text.lines().any(|line| line.starts_with("spec: 1.")), "engines look for a line `spec: 1.…`: {text:?}");
+    ensure!(
+        text.lines()
+            .next()
+            .is_some_and(|line| line.contains("version ")),
+        "--version prints {text:?}"
+    );
+    ensure!(
+        text.lines().any(|line| line.starts_with("spec: 1.")),
+        "engines look for a line `spec: 1.…`: {text:?}"
+    );
     passed()
 }
 
 fn root_isolates(env: &Env) -> Result<Verdict> {
     let container = env.sleeper()?;
     let other = env.dir.join("other-root");
-    let listed = env.runtime.call(["list", "--quiet"]).root(&other).ok()?.text();
+    let listed = env
+        .runtime
+        .call(["list", "--quiet"])
+        .root(&other)
+        .ok()?
+        .text();
     ensure!(listed.trim().is_empty(), "another --root lists {listed:?}");
     for command in [["state", &container.id], ["kill", &container.id]] {
-        env.runtime.call(command).root(&other).run()?.refused(&[&container.id, "not exist"])?;
+        env.runtime
+            .call(command)
+            .root(&other)
+            .run()?
+            .refused(&[&container.id, "not exist"])?;
     }
     container.expect_status("running")?;
     passed()
@@ -179,45 +287,89 @@ fn log_json(env: &Env) -> Result<Verdict> {
     let log = env.dir.join("log.json");
     let id = env.id();
     let flags = ["--log", &log.to_string_lossy(), "--log-format", "json"];
-    env.runtime.call(["start", &id]).global(flags).run()?.refused(&[&id, "not exist"])?;
+    env.runtime
+        .call(["start", &id])
+        .global(flags)
+        .run()?
+        .refused(&[&id, "not exist"])?;
     let text = fs::read_to_string(&log).context("no log was written")?;
     // containerd reads the last error record of this file for its own message, line by line.
-    let records = text.lines().map(serde_json::from_str).collect::<Result<Vec<Value>, _>>();
+    let records = text
+        .lines()
+        .map(serde_json::from_str)
+        .collect::<Result<Vec<Value>, _>>();
     let records = records.with_context(|| format!("a line of the log is no JSON: {text:?}"))?;
-    let error = records.iter().rfind(|record| record["level"] == "error").context("no record has the level error")?;
-    let message = error["msg"].as_str().context("the record has no msg")?.to_lowercase();
-    ensure!(message.contains("not exist") || message.contains("no such file"), "the message is {message:?}");
+    let error = records
+        .iter()
+        .rfind(|record| record["level"] == "error")
+        .context("no record has the level error")?;
+    let message = error["msg"]
+        .as_str()
+        .context("the record has no msg")?
+        .to_lowercase();
+    ensure!(
+        message.contains("not exist") || message.contains("no such file"),
+        "the message is {message:?}"
+    );
     let time = error["time"].as_str().context("the record has no time")?;
-    ensure!(time.len() >= 20 && time.contains('T'), "the time is {time:?}");
+    ensure!(
+        time.len() >= 20 && time.contains('T'),
+        "the time is {time:?}"
+    );
     passed()
 }
 
 fn log_text(env: &Env) -> Result<Verdict> {
     let log = env.dir.join("log.txt");
     let id = env.id();
-    env.runtime.call(["start", &id]).global(["--log", &log.to_string_lossy()]).run()?.refused(&[&id, "not exist"])?;
+    env.runtime
+        .call(["start", &id])
+        .global(["--log", &log.to_string_lossy()])
+        .run()?
+        .refused(&[&id, "not exist"])?;
     let text = fs::read_to_string(&log).context("no log was written")?;
-    ensure!(text.contains("not exist") || text.contains("No such file"), "the log holds {text:?}");
+    ensure!(
+        text.contains("not exist") || text.contains("No such file"),
+        "the log holds {text:?}"
+    );
     passed()
 }
 
 fn debug(env: &Env) -> Result<Verdict> {
     let log = env.dir.join("log.json");
-    let flags = ["--debug", "--log", &log.to_string_lossy(), "--log-format", "json"];
+    let flags = [
+        "--debug",
+        "--log",
+        &log.to_string_lossy(),
+        "--log-format",
+        "json",
+    ];
     let container = env.sleeper()?;
     let state = container.call(&["state"], &[]).global(flags).ok()?.json()?;
-    ensure!(state["status"] == "running", "debug output spoils the state: {state}");
+    ensure!(
+        state["status"] == "running",
+        "debug output spoils the state: {state}"
+    );
     let text = container.exec("echo clean").global(flags).ok()?.text();
-    ensure!(text == "clean\n", "debug output spoils the container's: {text:?}");
+    ensure!(
+        text == "clean\n",
+        "debug output spoils the container's: {text:?}"
+    );
     for line in fs::read_to_string(&log).unwrap_or_default().lines() {
-        serde_json::from_str::<Value>(line).with_context(|| format!("a line of the log is no JSON: {line:?}"))?;
+        serde_json::from_str::<Value>(line)
+            .with_context(|| format!("a line of the log is no JSON: {line:?}"))?;
     }
     passed()
 }
 
 fn unknown_words(env: &Env) -> Result<Verdict> {
     let id = env.id();
-    let calls: [&[&str]; 4] = [&["create", "--no-such-flag", &id], &["create"], &["state"], &["kill"]];
+    let calls: [&[&str]; 4] = [
+        &["create", "--no-such-flag", &id],
+        &["create"],
+        &["state"],
+        &["kill"],
+    ];
     for words in calls {
         let finished = env.runtime.call(words).run()?;
         ensure!(
@@ -226,7 +378,11 @@ fn unknown_words(env: &Env) -> Result<Verdict> {
             words.join(" "),
             finished.exit
         );
-        ensure!(!finished.stderr.trim().is_empty(), "`{}` was refused without a message", words.join(" "));
+        ensure!(
+            !finished.stderr.trim().is_empty(),
+            "`{}` was refused without a message",
+            words.join(" ")
+        );
     }
     env.nothing_left()?;
     passed()
@@ -237,10 +393,18 @@ fn pid_file_unwritable(env: &Env) -> Result<Verdict> {
     bundle.write()?;
     let path = bundle.path.to_string_lossy();
     env.runtime
-        .call(["create", "--bundle", &path, "--pid-file", "/no/such/dir/pid", &env.id()])
+        .call([
+            "create",
+            "--bundle",
+            &path,
+            "--pid-file",
+            "/no/such/dir/pid",
+            &env.id(),
+        ])
         .run()?
         .refused(&["/no/such/dir", "pid file", "pid-file"])?;
-    env.nothing_left().context("after a pid file that could not be written")?;
+    env.nothing_left()
+        .context("after a pid file that could not be written")?;
     passed()
 }
 
@@ -250,7 +414,10 @@ fn preserve_fds(env: &Env) -> Result<Verdict> {
     let file = env.dir.join("inherited");
     fs::write(&file, "through descriptor 3\n")?;
     let path = bundle.path.to_string_lossy();
-    let call = env.runtime.call(["run", "--preserve-fds", "1", "--bundle", &path, &env.id()]).inherit(&[&file]);
+    let call = env
+        .runtime
+        .call(["run", "--preserve-fds", "1", "--bundle", &path, &env.id()])
+        .inherit(&[&file]);
     if env.vm {
         call.run()?.refused(&["preserve-fds"])?;
         env.nothing_left()?;

@@ -20,7 +20,10 @@ pub const CASES: &[Case] = &[
     case("hooks/arguments-and-environment", arguments),
     case("hooks/input-left-unread", unread_input),
     case("hooks/pid-is-live", pid_is_live),
-    case("hooks/failing-create-runtime-aborts", failing_create_runtime),
+    case(
+        "hooks/failing-create-runtime-aborts",
+        failing_create_runtime,
+    ),
     case("hooks/failing-prestart-aborts", failing_prestart),
     case("hooks/failing-poststop-is-no-error", failing_poststop),
     case("hooks/missing-program-aborts", missing_program),
@@ -43,24 +46,42 @@ fn hook(dir: &Path, name: &str, script: &str) -> Result<Value> {
 
 /// A hook that appends its name to the file `log`.
 fn logging(dir: &Path, name: &str) -> Result<Value> {
-    hook(dir, name, &format!("cat > /dev/null; echo {name} >> {}", dir.join("log").display()))
+    hook(
+        dir,
+        name,
+        &format!(
+            "cat > /dev/null; echo {name} >> {}",
+            dir.join("log").display()
+        ),
+    )
 }
 
 fn logged(dir: &Path) -> Vec<String> {
-    fs::read_to_string(dir.join("log")).unwrap_or_default().lines().map(str::to_owned).collect()
+    fs::read_to_string(dir.join("log"))
+        .unwrap_or_default()
+        .lines()
+        .map(str::to_owned)
+        .collect()
 }
 
 fn order(env: &Env) -> Result<Verdict> {
     let dir = env.directory("hooks")?;
     let mut bundle = env.script("read line; exit 0")?;
-    for (kind, name) in
-        [("prestart", "prestart"), ("createRuntime", "createRuntime"), ("poststart", "poststart"), ("poststop", "poststop")]
-    {
+    for (kind, name) in [
+        ("prestart", "prestart"),
+        ("createRuntime", "createRuntime"),
+        ("poststart", "poststart"),
+        ("poststop", "poststop"),
+    ] {
         bundle.push(&format!("/hooks/{kind}"), logging(&dir, name)?);
     }
     bundle.push("/hooks/poststart", logging(&dir, "poststart-2")?);
     let mut container = env.create(&bundle)?;
-    ensure!(logged(&dir).starts_with(&["prestart".into(), "createRuntime".into()]), "after create: {:?}", logged(&dir));
+    ensure!(
+        logged(&dir).starts_with(&["prestart".into(), "createRuntime".into()]),
+        "after create: {:?}",
+        logged(&dir)
+    );
     container.start()?;
     let started = ["prestart", "createRuntime", "poststart", "poststart-2"];
     ensure!(logged(&dir) == started, "after start: {:?}", logged(&dir));
@@ -68,7 +89,11 @@ fn order(env: &Env) -> Result<Verdict> {
     container.expect_exit(Exit::Code(0))?;
     container.reach_status("stopped")?;
     container.delete()?;
-    ensure!(logged(&dir) == [&started[..], &["poststop"]].concat(), "after delete: {:?}", logged(&dir));
+    ensure!(
+        logged(&dir) == [&started[..], &["poststop"]].concat(),
+        "after delete: {:?}",
+        logged(&dir)
+    );
     passed()
 }
 
@@ -82,7 +107,11 @@ fn poststart_after_start(env: &Env) -> Result<Verdict> {
     }
     ensure!(logged(&dir).is_empty(), "after create: {:?}", logged(&dir));
     container.start()?;
-    ensure!(logged(&dir) == ["poststart"], "after start: {:?}", logged(&dir));
+    ensure!(
+        logged(&dir) == ["poststart"],
+        "after start: {:?}",
+        logged(&dir)
+    );
     passed()
 }
 
@@ -90,10 +119,17 @@ fn state_on_stdin(env: &Env) -> Result<Verdict> {
     let dir = env.directory("hooks")?;
     let mut bundle = env.script("read line; exit 0")?;
     bundle.set("/annotations", json!({"com.example.key": "for hooks"}));
-    let kinds = [("createRuntime", &["creating", "created"][..]), ("poststart", &["created", "running"]), ("poststop", &["stopped"])];
+    let kinds = [
+        ("createRuntime", &["creating", "created"][..]),
+        ("poststart", &["created", "running"]),
+        ("poststop", &["stopped"]),
+    ];
     for (kind, _) in kinds {
         let script = format!("cat > {}", dir.join(kind).display());
-        bundle.push(&format!("/hooks/{kind}"), hook(&dir, &format!("hook-{kind}"), &script)?);
+        bundle.push(
+            &format!("/hooks/{kind}"),
+            hook(&dir, &format!("hook-{kind}"), &script)?,
+        );
     }
     let mut container = env.create(&bundle)?;
     container.start()?;
@@ -102,15 +138,42 @@ fn state_on_stdin(env: &Env) -> Result<Verdict> {
     container.reach_status("stopped")?;
     container.delete()?;
     for (kind, statuses) in kinds {
-        let text = fs::read_to_string(dir.join(kind)).with_context(|| format!("the {kind} hook wrote nothing"))?;
-        let state: Value = serde_json::from_str(&text).with_context(|| format!("{kind} got {text:?}"))?;
-        ensure!(state["id"] == container.id.as_str(), "{kind}: id is {}", state["id"]);
-        ensure!(state["ociVersion"].is_string(), "{kind}: ociVersion is {}", state["ociVersion"]);
-        ensure!(state["bundle"] == bundle.path.to_string_lossy().as_ref(), "{kind}: bundle is {}", state["bundle"]);
-        ensure!(statuses.iter().any(|status| state["status"] == *status), "{kind}: status is {}", state["status"]);
-        ensure!(state["annotations"]["com.example.key"] == "for hooks", "{kind}: annotations are {}", state["annotations"]);
+        let text = fs::read_to_string(dir.join(kind))
+            .with_context(|| format!("the {kind} hook wrote nothing"))?;
+        let state: Value =
+            serde_json::from_str(&text).with_context(|| format!("{kind} got {text:?}"))?;
+        ensure!(
+            state["id"] == container.id.as_str(),
+            "{kind}: id is {}",
+            state["id"]
+        );
+        ensure!(
+            state["ociVersion"].is_string(),
+            "{kind}: ociVersion is {}",
+            state["ociVersion"]
+        );
+        ensure!(
+            state["bundle"] == bundle.path.to_string_lossy().as_ref(),
+            "{kind}: bundle is {}",
+            state["bundle"]
+        );
+        ensure!(
+            statuses.iter().any(|status| state["status"] == *status),
+            "{kind}: status is {}",
+            state["status"]
+        );
+        ensure!(
+            state["annotations"]["com.example.key"] == "for hooks",
+            "{kind}: annotations are {}",
+            state["annotations"]
+        );
         if kind != "poststop" {
-            ensure!(state["pid"] == container.pid, "{kind}: pid is {}, not {}", state["pid"], container.pid);
+            ensure!(
+                state["pid"] == container.pid,
+                "{kind}: pid is {}, not {}",
+                state["pid"],
+                container.pid
+            );
         }
     }
     passed()
@@ -131,19 +194,28 @@ fn arguments(env: &Env) -> Result<Verdict> {
     );
     let _container = env.create(&bundle)?;
     let seen = fs::read_to_string(&file).context("the hook did not run")?;
-    ensure!(seen == "zero|one two|a value|\n", "the hook saw {seen:?}: only its own environment may reach it");
+    ensure!(
+        seen == "zero|one two|a value|\n",
+        "the hook saw {seen:?}: only its own environment may reach it"
+    );
     passed()
 }
 
 fn unread_input(env: &Env) -> Result<Verdict> {
     // Most hooks in the wild never read the state; writing it to them must not hurt.
     let mut bundle = env.bundle()?;
-    bundle.set("/annotations", json!({"com.example.long": "x".repeat(200_000)}));
+    bundle.set(
+        "/annotations",
+        json!({"com.example.long": "x".repeat(200_000)}),
+    );
     bundle.push("/hooks/createRuntime", json!({"path": "/bin/true"}));
     bundle.push("/hooks/poststop", json!({"path": "/bin/true"}));
     bundle.write()?;
     let path = bundle.path.to_string_lossy();
-    let finished = env.runtime.call(["run", "--bundle", &path, &env.id()]).run()?;
+    let finished = env
+        .runtime
+        .call(["run", "--bundle", &path, &env.id()])
+        .run()?;
     if matches!(finished.exit, Exit::Signal(13)) && env.is_reference("crun")? {
         return skipped("crun dies of SIGPIPE when a hook does not read its input");
     }
@@ -165,7 +237,10 @@ fn pid_is_live(env: &Env) -> Result<Verdict> {
     bundle.push("/hooks/createRuntime", hook(&dir, "enter", &script)?);
     let _container = env.create(&bundle)?;
     let link = fs::read_to_string(dir.join("netns")).unwrap_or_default();
-    ensure!(link.starts_with("net:["), "the pid in the hook's state names no process: {link:?}");
+    ensure!(
+        link.starts_with("net:["),
+        "the pid in the hook's state names no process: {link:?}"
+    );
     passed()
 }
 
@@ -173,16 +248,29 @@ fn pid_is_live(env: &Env) -> Result<Verdict> {
 fn failing(env: &Env, kind: &str) -> Result<()> {
     let dir = env.directory("hooks")?;
     let mut bundle = env.script("echo ran > /mark")?;
-    bundle.push(&format!("/hooks/{kind}"), hook(&dir, "failing", "cat > /dev/null; echo the reason >&2; exit 9")?);
+    bundle.push(
+        &format!("/hooks/{kind}"),
+        hook(
+            &dir,
+            "failing",
+            "cat > /dev/null; echo the reason >&2; exit 9",
+        )?,
+    );
     bundle.write()?;
     create_refused(env, &bundle, &["hook", "failing.sh"])?;
-    ensure!(!bundle.rootfs("mark").exists(), "the process ran though its {kind} hook failed");
+    ensure!(
+        !bundle.rootfs("mark").exists(),
+        "the process ran though its {kind} hook failed"
+    );
     Ok(())
 }
 
 fn create_refused(env: &Env, bundle: &Bundle, things: &[&str]) -> Result<()> {
     let path = bundle.path.to_string_lossy().into_owned();
-    env.runtime.call(["create", "--bundle", &path, &env.id()]).run()?.refused(things)?;
+    env.runtime
+        .call(["create", "--bundle", &path, &env.id()])
+        .run()?
+        .refused(things)?;
     env.nothing_left()
 }
 
@@ -199,7 +287,10 @@ fn failing_prestart(env: &Env) -> Result<Verdict> {
 fn failing_poststop(env: &Env) -> Result<Verdict> {
     let dir = env.directory("hooks")?;
     let mut bundle = env.bundle()?;
-    bundle.push("/hooks/poststop", hook(&dir, "failing", "cat > /dev/null; exit 9")?);
+    bundle.push(
+        "/hooks/poststop",
+        hook(&dir, "failing", "cat > /dev/null; exit 9")?,
+    );
     bundle.push("/hooks/poststop", logging(&dir, "second")?);
     let container = env.start(&bundle)?;
     container.expect_exit(Exit::Code(0))?;
@@ -209,7 +300,10 @@ fn failing_poststop(env: &Env) -> Result<Verdict> {
         return skipped("runc ends with the first poststop hook that fails");
     }
     // runtime-spec: a failing poststop hook is logged, and the remaining hooks run.
-    ensure!(logged(&dir) == ["second"], "the second poststop hook did not run after the first had failed");
+    ensure!(
+        logged(&dir) == ["second"],
+        "the second poststop hook did not run after the first had failed"
+    );
     env.nothing_left()?;
     passed()
 }
@@ -241,13 +335,22 @@ fn start_container(env: &Env) -> Result<Verdict> {
         json!({"path": "/bin/sh", "args": ["sh", "-c", script, "named"], "env": ["PATH=/bin", "KEY=value"]}),
     );
     let mut container = env.create(&bundle)?;
-    ensure!(!bundle.rootfs("from-hook").exists(), "the startContainer hook ran before start");
+    ensure!(
+        !bundle.rootfs("from-hook").exists(),
+        "the startContainer hook ran before start"
+    );
     container.start()?;
     let line = container.stdout.line()?;
-    ensure!(line == "named value conformance", "the hook inside the container wrote {line:?}");
+    ensure!(
+        line == "named value conformance",
+        "the hook inside the container wrote {line:?}"
+    );
     container.expect_exit(Exit::Code(0))?;
     let state = fs::read_to_string(bundle.rootfs("state"))?;
-    ensure!(state.contains(&container.id), "the hook's standard input was {state:?}");
+    ensure!(
+        state.contains(&container.id),
+        "the hook's standard input was {state:?}"
+    );
     passed()
 }
 
@@ -265,6 +368,9 @@ fn create_container(env: &Env) -> Result<Verdict> {
     let _container = env.create(&bundle)?;
     let mounts = fs::read_to_string(&file).context("the createContainer hook did not run")?;
     let inside = bundle.rootfs("proc").to_string_lossy().into_owned();
-    ensure!(mounts.contains(&inside), "the hook does not see the container's mounts:\n{mounts}");
+    ensure!(
+        mounts.contains(&inside),
+        "the hook does not see the container's mounts:\n{mounts}"
+    );
     passed()
 }

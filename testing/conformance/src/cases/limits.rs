@@ -41,25 +41,44 @@ fn shown(container: &Container<'_>, v1: &str, v2: &str) -> Result<String> {
 }
 
 fn pids(env: &Env) -> Result<Verdict> {
-    let mut bundle = env.script("for n in $(seq 200); do sleep 100000 & echo started; done; echo all")?;
+    let mut bundle =
+        env.script("for n in $(seq 200); do sleep 100000 & echo started; done; echo all")?;
     bundle.set("/linux/resources/pids", json!({"limit": 30}));
     let finished = env.run(&bundle)?;
     let text = finished.text();
     let started = text.matches("started").count();
-    ensure!(!text.contains("all") && (5..=30).contains(&started), "{started} processes were started with a limit of 30");
-    ensure!(finished.stderr.contains("fork"), "the shell does not complain: {:?}", finished.stderr);
+    ensure!(
+        !text.contains("all") && (5..=30).contains(&started),
+        "{started} processes were started with a limit of 30"
+    );
+    ensure!(
+        finished.stderr.contains("fork"),
+        "the shell does not complain: {:?}",
+        finished.stderr
+    );
     passed()
 }
 
 /// Reads into a buffer of 200 MiB, and so touches all of it.
-const HOG: [&str; 5] = ["/bin/dd", "if=/dev/zero", "of=/dev/null", "bs=200M", "count=1"];
+const HOG: [&str; 5] = [
+    "/bin/dd",
+    "if=/dev/zero",
+    "of=/dev/null",
+    "bs=200M",
+    "count=1",
+];
 
 fn memory_kills(env: &Env) -> Result<Verdict> {
     let mut bundle = env.bundle()?;
-    bundle.args(&HOG).set("/linux/resources/memory", json!({"limit": MEMORY}));
+    bundle
+        .args(&HOG)
+        .set("/linux/resources/memory", json!({"limit": MEMORY}));
     let container = env.start(&bundle)?;
     let exit = container.wait()?;
-    ensure!(exit.shell_code() == 137, "a process far over its memory limit ended with {exit}");
+    ensure!(
+        exit.shell_code() == 137,
+        "a process far over its memory limit ended with {exit}"
+    );
     container.reach_status("stopped")?;
     container.delete()?;
     passed()
@@ -69,13 +88,19 @@ fn memory_child(env: &Env) -> Result<Verdict> {
     let mut bundle = env.script(&format!("{} 2>/dev/null; echo code $?", HOG.join(" ")))?;
     bundle.set("/linux/resources/memory", json!({"limit": MEMORY}));
     let text = env.run_text(&bundle)?;
-    ensure!(text.ends_with("code 137"), "a child far over the memory limit: {text:?}");
+    ensure!(
+        text.ends_with("code 137"),
+        "a child far over the memory limit: {text:?}"
+    );
     passed()
 }
 
 fn memory_shown(env: &Env) -> Result<Verdict> {
     let mut bundle = env.script(&limit_file("memory/memory.limit_in_bytes", "memory.max"))?;
-    bundle.set("/linux/resources/memory", json!({"limit": MEMORY, "reservation": MEMORY / 2}));
+    bundle.set(
+        "/linux/resources/memory",
+        json!({"limit": MEMORY, "reservation": MEMORY / 2}),
+    );
     let text = env.run_text(&bundle)?;
     ensure!(text == MEMORY.to_string(), "the limit is shown as {text:?}");
     passed()
@@ -84,8 +109,14 @@ fn memory_shown(env: &Env) -> Result<Verdict> {
 fn memory_swap(env: &Env) -> Result<Verdict> {
     // What `docker run -m` sends: memory and swap together may take twice the memory.
     let mut bundle = env.script("echo fine")?;
-    bundle.set("/linux/resources/memory", json!({"limit": MEMORY, "swap": MEMORY * 2}));
-    ensure!(env.run_text(&bundle)? == "fine", "the container does not run");
+    bundle.set(
+        "/linux/resources/memory",
+        json!({"limit": MEMORY, "swap": MEMORY * 2}),
+    );
+    ensure!(
+        env.run_text(&bundle)? == "fine",
+        "the container does not run"
+    );
     passed()
 }
 
@@ -95,14 +126,29 @@ fn cpu_quota(env: &Env) -> Result<Verdict> {
         limit_file("cpu/cpu.cfs_quota_us", "cpu.max")
     );
     let mut bundle = env.script(&script)?;
-    bundle.set("/linux/resources/cpu", json!({"quota": 20_000, "period": 100_000}));
+    bundle.set(
+        "/linux/resources/cpu",
+        json!({"quota": 20_000, "period": 100_000}),
+    );
     let text = env.run_text(&bundle)?;
     let first = text.lines().next().unwrap_or_default();
-    ensure!(["20000", "20000 100000"].contains(&first), "the quota is shown as {first:?}");
+    ensure!(
+        ["20000", "20000 100000"].contains(&first),
+        "the quota is shown as {first:?}"
+    );
     // `times` ends with the children's line, `0m0.61s 0m0.00s`.
-    let used = text.lines().last().and_then(|line| line.split(['m', 's', ' ']).nth(1)).context("no times")?;
-    let used: f64 = used.parse().with_context(|| format!("times printed {text:?}"))?;
-    ensure!(used < 1.5, "with a fifth of a processor, a loop of 3 s took {used} s of it");
+    let used = text
+        .lines()
+        .last()
+        .and_then(|line| line.split(['m', 's', ' ']).nth(1))
+        .context("no times")?;
+    let used: f64 = used
+        .parse()
+        .with_context(|| format!("times printed {text:?}"))?;
+    ensure!(
+        used < 1.5,
+        "with a fifth of a processor, a loop of 3 s took {used} s of it"
+    );
     passed()
 }
 
@@ -111,7 +157,10 @@ fn cpu_shares(env: &Env) -> Result<Verdict> {
     bundle.set("/linux/resources/cpu", json!({"shares": 512}));
     let text = env.run_text(&bundle)?;
     // 1 + (512 - 2) * 9999 / 262142 is how runtimes map shares to a weight.
-    ensure!(["512", "20"].contains(&text.as_str()), "512 shares are shown as {text:?}");
+    ensure!(
+        ["512", "20"].contains(&text.as_str()),
+        "512 shares are shown as {text:?}"
+    );
     passed()
 }
 
@@ -128,7 +177,10 @@ fn devices(env: &Env) -> Result<Verdict> {
     let script = "mknod /dev/fuse c 10 229 && (exec 3<>/dev/fuse) 2>&1 && echo opened; exit 0";
     let mut bundle = env.script(script)?;
     let text = env.run_text(&bundle)?;
-    ensure!(text.contains("Operation not permitted"), "a device that was not allowed: {text:?}");
+    ensure!(
+        text.contains("Operation not permitted"),
+        "a device that was not allowed: {text:?}"
+    );
     let allow = json!({"allow": true, "type": "c", "major": 10, "minor": 229, "access": "rwm"});
     bundle.push("/linux/resources/devices", allow);
     let text = env.run_text(&bundle)?;
@@ -138,42 +190,79 @@ fn devices(env: &Env) -> Result<Verdict> {
 
 fn exec_inside(env: &Env) -> Result<Verdict> {
     let mut bundle = env.bundle()?;
-    bundle.args(&["/bin/sleep", "100000"]).set("/linux/resources/memory", json!({"limit": MEMORY}));
+    bundle
+        .args(&["/bin/sleep", "100000"])
+        .set("/linux/resources/memory", json!({"limit": MEMORY}));
     bundle.set("/linux/resources/pids", json!({"limit": 30}));
     let container = env.start(&bundle)?;
-    container.call(&["exec"], &HOG).run()?.code(137).context("an exec far over the container's memory limit")?;
-    let finished = container.exec("for n in $(seq 200); do sleep 100 & done; echo all").run()?;
-    ensure!(!finished.text().contains("all"), "an exec is not bound by the container's pids limit");
+    container
+        .call(&["exec"], &HOG)
+        .run()?
+        .code(137)
+        .context("an exec far over the container's memory limit")?;
+    let finished = container
+        .exec("for n in $(seq 200); do sleep 100 </dev/null >/dev/null 2>&1 & done; echo all")
+        .run()?;
+    ensure!(
+        !finished.text().contains("all"),
+        "an exec is not bound by the container's pids limit"
+    );
     passed()
 }
 
 fn update_pids(env: &Env) -> Result<Verdict> {
     let container = env.sleeper()?;
-    container.call(&["update", "--pids-limit", "23"], &[]).ok()?;
+    container
+        .call(&["update", "--pids-limit", "23"], &[])
+        .ok()?;
     let text = shown(&container, "pids/pids.max", "pids.max")?;
     ensure!(text == "23", "the limit is {text:?}");
-    let finished = container.exec("for n in $(seq 100); do sleep 100 & done; echo all").run()?;
-    ensure!(!finished.text().contains("all"), "the new limit is not enforced");
+    let finished = container
+        .exec("for n in $(seq 100); do sleep 100 </dev/null >/dev/null 2>&1 & done; echo all")
+        .run()?;
+    ensure!(
+        !finished.text().contains("all"),
+        "the new limit is not enforced"
+    );
     passed()
 }
 
 fn update_memory(env: &Env) -> Result<Verdict> {
     let container = env.sleeper()?;
-    container.call(&["update", "--memory", &MEMORY.to_string()], &[]).ok()?;
+    container
+        .call(&["update", "--memory", &MEMORY.to_string()], &[])
+        .ok()?;
     let text = shown(&container, "memory/memory.limit_in_bytes", "memory.max")?;
     ensure!(text == MEMORY.to_string(), "the limit is {text:?}");
-    container.call(&["exec"], &HOG).run()?.code(137).context("the new limit is not enforced")?;
+    container
+        .call(&["exec"], &HOG)
+        .run()?
+        .code(137)
+        .context("the new limit is not enforced")?;
     passed()
 }
 
 fn update_cpu(env: &Env) -> Result<Verdict> {
     let container = env.sleeper()?;
-    container.call(&["update", "--cpu-quota", "30000", "--cpu-period", "100000"], &[]).ok()?;
+    container
+        .call(
+            &["update", "--cpu-quota", "30000", "--cpu-period", "100000"],
+            &[],
+        )
+        .ok()?;
     let text = shown(&container, "cpu/cpu.cfs_quota_us", "cpu.max")?;
-    ensure!(["30000", "30000 100000"].contains(&text.as_str()), "the quota is {text:?}");
-    container.call(&["update", "--cpu-share", "512"], &[]).ok()?;
+    ensure!(
+        ["30000", "30000 100000"].contains(&text.as_str()),
+        "the quota is {text:?}"
+    );
+    container
+        .call(&["update", "--cpu-share", "512"], &[])
+        .ok()?;
     let text = shown(&container, "cpu/cpu.shares", "cpu.weight")?;
-    ensure!(["512", "20"].contains(&text.as_str()), "the shares are {text:?}");
+    ensure!(
+        ["512", "20"].contains(&text.as_str()),
+        "the shares are {text:?}"
+    );
     passed()
 }
 
@@ -181,14 +270,28 @@ fn update_stdin(env: &Env) -> Result<Verdict> {
     let container = env.sleeper()?;
     let file = env.dir.join("resources.json");
     std::fs::write(&file, json!({"pids": {"limit": 31}}).to_string())?;
-    container.call(&["update", "--resources", &file.to_string_lossy()], &[]).ok()?;
-    ensure!(shown(&container, "pids/pids.max", "pids.max")? == "31", "the file was not applied");
+    container
+        .call(&["update", "--resources", &file.to_string_lossy()], &[])
+        .ok()?;
+    ensure!(
+        shown(&container, "pids/pids.max", "pids.max")? == "31",
+        "the file was not applied"
+    );
     std::fs::write(&file, json!({"memory": {"limit": MEMORY}}).to_string())?;
     let input = std::fs::File::open(&file)?;
-    container.call(&["update", "--resources", "-"], &[]).stdin(input.into()).ok()?;
+    container
+        .call(&["update", "--resources", "-"], &[])
+        .stdin(input.into())
+        .ok()?;
     let text = shown(&container, "memory/memory.limit_in_bytes", "memory.max")?;
-    ensure!(text == MEMORY.to_string(), "standard input was not applied: {text:?}");
-    ensure!(shown(&container, "pids/pids.max", "pids.max")? == "31", "what was not named was changed");
+    ensure!(
+        text == MEMORY.to_string(),
+        "standard input was not applied: {text:?}"
+    );
+    ensure!(
+        shown(&container, "pids/pids.max", "pids.max")? == "31",
+        "what was not named was changed"
+    );
     passed()
 }
 
@@ -196,7 +299,9 @@ fn update_stopped(env: &Env) -> Result<Verdict> {
     let container = env.start(&env.bundle()?)?;
     container.expect_exit(Exit::Code(0))?;
     container.reach_status("stopped")?;
-    let finished = container.call(&["update", "--pids-limit", "10"], &[]).run()?;
+    let finished = container
+        .call(&["update", "--pids-limit", "10"], &[])
+        .run()?;
     if finished.exit == Exit::Code(0) && (env.is_reference("runc")? || env.is_reference("crun")?) {
         return crate::case::skipped("this runtime writes to the cgroup of a stopped container");
     }
@@ -208,7 +313,10 @@ fn update_invalid(env: &Env) -> Result<Verdict> {
     let container = env.sleeper()?;
     for flags in [["--memory", "nonsense"], ["--resources", "/no/such/file"]] {
         let finished = container.call(&["update", flags[0], flags[1]], &[]).run()?;
-        ensure!(finished.exit != Exit::Code(0), "`update {flags:?}` was accepted");
+        ensure!(
+            finished.exit != Exit::Code(0),
+            "`update {flags:?}` was accepted"
+        );
     }
     container.expect_status("running")?;
     passed()

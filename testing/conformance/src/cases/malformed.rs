@@ -29,7 +29,10 @@ pub const CASES: &[Case] = &[
     case("malformed/console-socket-absent", absent_console),
     case("malformed/unknown-namespace", unknown_namespace),
     case("malformed/missing-namespace-path", missing_namespace_path),
-    case("malformed/host-name-without-namespace", hostname_without_namespace),
+    case(
+        "malformed/host-name-without-namespace",
+        hostname_without_namespace,
+    ),
     case("malformed/unknown-seccomp-action", unknown_seccomp_action),
     case("malformed/unknown-fields-are-ignored", unknown_fields),
     case("malformed/command-missing", command_missing),
@@ -43,8 +46,12 @@ pub const CASES: &[Case] = &[
 fn refused_with(env: &Env, bundle: &Bundle, flags: &[&str], things: &[&str]) -> Result<()> {
     let pid_file = bundle.path.join("pid");
     let (path, file) = (bundle.path.to_string_lossy(), pid_file.to_string_lossy());
-    let finished =
-        env.runtime.call(["create", "--bundle", &path, "--pid-file", &file]).args(flags).args(&[&env.id()]).run()?;
+    let finished = env
+        .runtime
+        .call(["create", "--bundle", &path, "--pid-file", &file])
+        .args(flags)
+        .args(&[&env.id()])
+        .run()?;
     finished.refused(things)?;
     env.nothing_left()
 }
@@ -57,7 +64,10 @@ fn refused(env: &Env, bundle: &Bundle, things: &[&str]) -> Result<()> {
 fn missing_bundle(env: &Env) -> Result<Verdict> {
     let id = env.id();
     let gone = env.dir.join("no-such-bundle");
-    env.runtime.call(["create", "--bundle", &gone.to_string_lossy(), &id]).run()?.refused(&["no-such-bundle"])?;
+    env.runtime
+        .call(["create", "--bundle", &gone.to_string_lossy(), &id])
+        .run()?
+        .refused(&["no-such-bundle"])?;
     env.nothing_left()?;
     passed()
 }
@@ -85,13 +95,26 @@ fn invalid_json(env: &Env) -> Result<Verdict> {
     let bundle = env.bundle()?;
     for text in ["", "{", "[]", "nonsense", "{\"ociVersion\": }"] {
         bundle.write_text(text.as_bytes())?;
-        let things = ["config.json", "json", "parse", "invalid character", "configuration", "lexical"];
-        refused_with(env, &bundle, &[], &things).map_err(|error| error.context(format!("config.json is {text:?}")))?;
+        let things = [
+            "config.json",
+            "json",
+            "parse",
+            "invalid character",
+            "configuration",
+            "lexical",
+            "eof",
+        ];
+        refused_with(env, &bundle, &[], &things)
+            .map_err(|error| error.context(format!("config.json is {text:?}")))?;
     }
     passed()
 }
 
 fn wrong_types(env: &Env) -> Result<Verdict> {
+    if env.is_reference("crun")? {
+        // It would even run a container without namespaces, in the host's.
+        return skipped("crun ignores values of wrong types");
+    }
     for (pointer, value) in [
         ("/process/args", json!("/bin/true")),
         ("/process/user/uid", json!("root")),
@@ -107,16 +130,19 @@ fn wrong_types(env: &Env) -> Result<Verdict> {
         let mut bundle = env.bundle()?;
         bundle.set(pointer, value.clone()).write()?;
         let path = bundle.path.to_string_lossy().into_owned();
-        let finished = env.runtime.call(["create", "--bundle", &path, &env.id()]).run()?;
-        // crun reads what looks like a number or ignores what it cannot use.
-        if finished.exit == Exit::Code(0) && env.is_reference("crun")? {
-            continue;
-        }
-        ensure!(finished.exit != Exit::Code(0), "{pointer} = {value} was accepted");
-        ensure!(!finished.stderr.trim().is_empty(), "{pointer} = {value} was refused without a message");
-        if !env.is_reference("crun")? {
-            env.nothing_left()?;
-        }
+        let finished = env
+            .runtime
+            .call(["create", "--bundle", &path, &env.id()])
+            .run()?;
+        ensure!(
+            finished.exit != Exit::Code(0),
+            "{pointer} = {value} was accepted"
+        );
+        ensure!(
+            !finished.stderr.trim().is_empty(),
+            "{pointer} = {value} was refused without a message"
+        );
+        env.nothing_left()?;
     }
     passed()
 }
@@ -124,12 +150,18 @@ fn wrong_types(env: &Env) -> Result<Verdict> {
 fn missing_process(env: &Env) -> Result<Verdict> {
     let mut bundle = env.bundle()?;
     bundle.remove("/process");
+    if env.is_reference("crun")? {
+        return skipped("crun's message does not name what is missing");
+    }
     refused(env, &bundle, &["process"])?;
     passed()
 }
 
 fn missing_args(env: &Env) -> Result<Verdict> {
     let mut bundle = env.bundle()?;
+    if env.is_reference("crun")? {
+        return skipped("crun notices it only at start");
+    }
     bundle.remove("/process/args");
     refused(env, &bundle, &["args", "process"])?;
     bundle.set("/process/args", json!([]));
@@ -149,8 +181,13 @@ fn unknown_version(env: &Env) -> Result<Verdict> {
         let mut bundle = env.bundle()?;
         bundle.set("/ociVersion", version.clone()).write()?;
         let path = bundle.path.to_string_lossy().into_owned();
-        let finished = env.runtime.call(["create", "--bundle", &path, &env.id()]).run()?;
-        if finished.exit == Exit::Code(0) && (env.is_reference("runc")? || env.is_reference("crun")?) {
+        let finished = env
+            .runtime
+            .call(["create", "--bundle", &path, &env.id()])
+            .run()?;
+        if finished.exit == Exit::Code(0)
+            && (env.is_reference("runc")? || env.is_reference("crun")?)
+        {
             return skipped("this runtime does not look at ociVersion");
         }
         finished.refused(&["version"])?;
@@ -164,7 +201,10 @@ fn relative_cwd(env: &Env) -> Result<Verdict> {
         let mut bundle = env.bundle()?;
         bundle.set("/process/cwd", json!(cwd)).write()?;
         let path = bundle.path.to_string_lossy().into_owned();
-        let finished = env.runtime.call(["create", "--bundle", &path, &env.id()]).run()?;
+        let finished = env
+            .runtime
+            .call(["create", "--bundle", &path, &env.id()])
+            .run()?;
         if finished.exit == Exit::Code(0) && env.is_reference("crun")? {
             return skipped("crun takes a relative working directory as relative to the root");
         }
@@ -177,7 +217,11 @@ fn relative_cwd(env: &Env) -> Result<Verdict> {
 fn no_console(env: &Env) -> Result<Verdict> {
     let mut bundle = env.bundle()?;
     bundle.set("/process/terminal", json!(true));
-    refused(env, &bundle, &["console socket", "console-socket", "terminal", "tty"])?;
+    refused(
+        env,
+        &bundle,
+        &["console socket", "console-socket", "terminal", "tty"],
+    )?;
     passed()
 }
 
@@ -187,7 +231,17 @@ fn no_terminal(env: &Env) -> Result<Verdict> {
     bundle.write()?;
     let path = bundle.path.to_string_lossy();
     let id = env.id();
-    let finished = env.runtime.call(["create", "--bundle", &path, "--console-socket", &socket.path(), &id]).run()?;
+    let finished = env
+        .runtime
+        .call([
+            "create",
+            "--bundle",
+            &path,
+            "--console-socket",
+            &socket.path(),
+            &id,
+        ])
+        .run()?;
     if finished.exit == Exit::Code(0) && env.is_reference("crun")? {
         return skipped("crun ignores a console socket that is not needed");
     }
@@ -201,7 +255,12 @@ fn absent_console(env: &Env) -> Result<Verdict> {
     bundle.set("/process/terminal", json!(true)).write()?;
     let socket = env.dir.join("absent");
     let things = ["absent", "console", "no such file"];
-    refused_with(env, &bundle, &["--console-socket", &socket.to_string_lossy()], &things)?;
+    refused_with(
+        env,
+        &bundle,
+        &["--console-socket", &socket.to_string_lossy()],
+        &things,
+    )?;
     passed()
 }
 
@@ -214,7 +273,9 @@ fn unknown_namespace(env: &Env) -> Result<Verdict> {
 
 fn missing_namespace_path(env: &Env) -> Result<Verdict> {
     let mut bundle = env.bundle()?;
-    let Value::Array(mut namespaces) = bundle.get("/linux/namespaces") else { anyhow::bail!("no namespaces") };
+    let Value::Array(mut namespaces) = bundle.get("/linux/namespaces") else {
+        anyhow::bail!("no namespaces")
+    };
     for namespace in &mut namespaces {
         if namespace["type"] == "network" {
             namespace["path"] = json!("/no/such/namespace");
@@ -227,7 +288,9 @@ fn missing_namespace_path(env: &Env) -> Result<Verdict> {
 
 fn hostname_without_namespace(env: &Env) -> Result<Verdict> {
     let mut bundle = env.bundle()?;
-    let Value::Array(mut namespaces) = bundle.get("/linux/namespaces") else { anyhow::bail!("no namespaces") };
+    let Value::Array(mut namespaces) = bundle.get("/linux/namespaces") else {
+        anyhow::bail!("no namespaces")
+    };
     namespaces.retain(|namespace| namespace["type"] != "uts");
     bundle.set("/linux/namespaces", Value::Array(namespaces));
     refused(env, &bundle, &["uts", "hostname"])?;
@@ -236,7 +299,10 @@ fn hostname_without_namespace(env: &Env) -> Result<Verdict> {
 
 fn unknown_seccomp_action(env: &Env) -> Result<Verdict> {
     let mut bundle = env.bundle()?;
-    bundle.set("/linux/seccomp", json!({"defaultAction": "SCMP_ACT_NONSENSE"}));
+    bundle.set(
+        "/linux/seccomp",
+        json!({"defaultAction": "SCMP_ACT_NONSENSE"}),
+    );
     refused(env, &bundle, &["SCMP_ACT_NONSENSE", "seccomp"])?;
     passed()
 }
@@ -244,7 +310,10 @@ fn unknown_seccomp_action(env: &Env) -> Result<Verdict> {
 fn unknown_fields(env: &Env) -> Result<Verdict> {
     // runtime-spec: unknown properties must not be an error.
     let mut bundle = env.script("echo fine")?;
-    bundle.set("/futureField", json!({"a": 1})).set("/process/futureField", json!([1])).set("/linux/futureField", json!("x"));
+    bundle
+        .set("/futureField", json!({"a": 1}))
+        .set("/process/futureField", json!([1]))
+        .set("/linux/futureField", json!("x"));
     ensure!(env.run_text(&bundle)? == "fine", "it did not run");
     passed()
 }
@@ -254,7 +323,10 @@ fn command_refused(env: &Env, command: &str, things: &[&str]) -> Result<()> {
     let mut bundle = env.bundle()?;
     fs::write(bundle.rootfs("bin/script"), "#!/no/such/interpreter\n")?;
     use std::os::unix::fs::PermissionsExt;
-    fs::set_permissions(bundle.rootfs("bin/script"), fs::Permissions::from_mode(0o755))?;
+    fs::set_permissions(
+        bundle.rootfs("bin/script"),
+        fs::Permissions::from_mode(0o755),
+    )?;
     bundle.args(&[command]);
     bundle.write()?;
     let path = bundle.path.to_string_lossy().into_owned();
@@ -269,19 +341,41 @@ fn command_refused(env: &Env, command: &str, things: &[&str]) -> Result<()> {
     env.nothing_left()?;
     // And the foreground way, whose code a shell sees.
     let finished = env.run(&bundle)?;
-    ensure!(matches!(finished.exit, Exit::Code(code) if code != 0), "`run` ended with {}", finished.exit);
-    ensure!(finished.stderr.contains(command) || env.is_reference("crun")?, "`run` does not name {command}: {}", finished.stderr);
+    ensure!(
+        matches!(finished.exit, Exit::Code(code) if code != 0),
+        "`run` ended with {}",
+        finished.exit
+    );
+    ensure!(
+        finished.stderr.contains(command) || env.is_reference("crun")?,
+        "`run` does not name {command}: {}",
+        finished.stderr
+    );
     finished.refused(things)?;
     env.nothing_left()
 }
 
 fn command_missing(env: &Env) -> Result<Verdict> {
-    command_refused(env, "/bin/no-such-command", &["executable file not found in $path", "no such file or directory"])?;
+    command_refused(
+        env,
+        "/bin/no-such-command",
+        &[
+            "executable file not found in $path",
+            "no such file or directory",
+        ],
+    )?;
     passed()
 }
 
 fn command_missing_in_path(env: &Env) -> Result<Verdict> {
-    command_refused(env, "no-such-command", &["executable file not found in $path", "no such file or directory"])?;
+    command_refused(
+        env,
+        "no-such-command",
+        &[
+            "executable file not found in $path",
+            "no such file or directory",
+        ],
+    )?;
     passed()
 }
 
@@ -291,7 +385,11 @@ fn command_not_executable(env: &Env) -> Result<Verdict> {
 }
 
 fn command_is_directory(env: &Env) -> Result<Verdict> {
-    command_refused(env, "/etc", &["permission denied", "is a directory", "not permitted"])?;
+    command_refused(
+        env,
+        "/etc",
+        &["permission denied", "is a directory", "not permitted"],
+    )?;
     passed()
 }
 
@@ -300,10 +398,17 @@ fn bad_interpreter(env: &Env) -> Result<Verdict> {
     let mut bundle = env.bundle()?;
     fs::write(bundle.rootfs("bin/script"), "#!/no/such/interpreter\n")?;
     use std::os::unix::fs::PermissionsExt;
-    fs::set_permissions(bundle.rootfs("bin/script"), fs::Permissions::from_mode(0o755))?;
+    fs::set_permissions(
+        bundle.rootfs("bin/script"),
+        fs::Permissions::from_mode(0o755),
+    )?;
     bundle.args(&["/bin/script"]);
     let finished = env.run(&bundle)?;
-    ensure!(finished.exit != Exit::Code(0), "a script without interpreter ended with {}", finished.exit);
+    ensure!(
+        finished.exit != Exit::Code(0),
+        "a script without interpreter ended with {}",
+        finished.exit
+    );
     finished.refused(&["no such file or directory", "/bin/script"])?;
     env.nothing_left()?;
     passed()

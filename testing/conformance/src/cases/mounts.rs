@@ -37,25 +37,44 @@ fn tmpfs(env: &Env) -> Result<Verdict> {
     let script = "grep ' /made tmpfs' /proc/mounts; stat -c %a /made; \
                   dd if=/dev/zero of=/made/file bs=1024 count=2048 2>&1 | tail -1; stat -c %s /made/file";
     let mut bundle = env.script(script)?;
-    bundle.mount("/made", "tmpfs", "tmpfs", &["nosuid", "nodev", "noexec", "size=1024k", "mode=1750"]);
+    bundle.mount(
+        "/made",
+        "tmpfs",
+        "tmpfs",
+        &["nosuid", "nodev", "noexec", "size=1024k", "mode=1750"],
+    );
     let text = env.run_text(&bundle)?;
     for word in ["nosuid", "nodev", "noexec", "size=1024k", "mode=1750"] {
         ensure!(text.contains(word), "the tmpfs has no {word}: {text:?}");
     }
     let lines: Vec<_> = text.lines().collect();
     ensure!(lines.get(1) == Some(&"1750"), "the mode is {lines:?}");
-    ensure!(lines.last() == Some(&"1048576"), "the size is not enforced: {lines:?}");
+    ensure!(
+        lines.last() == Some(&"1048576"),
+        "the size is not enforced: {lines:?}"
+    );
     passed()
 }
 
 fn bind_directory(env: &Env) -> Result<Verdict> {
     let source = env.directory("source")?;
     fs::write(source.join("given"), "from the host")?;
-    let mut bundle = env.script("cat /mnt/given; mkdir /mnt/dir; echo from inside > /mnt/dir/made; rm /mnt/given")?;
+    let mut bundle = env.script(
+        "cat /mnt/given; mkdir /mnt/dir; echo from inside > /mnt/dir/made; rm /mnt/given",
+    )?;
     bundle.bind(&source, "/mnt", &["rw"]);
-    ensure!(env.run_text(&bundle)? == "from the host", "the container reads something else");
-    ensure!(fs::read_to_string(source.join("dir/made"))? == "from inside\n", "the host reads something else");
-    ensure!(!source.join("given").exists(), "a file removed inside is still on the host");
+    ensure!(
+        env.run_text(&bundle)? == "from the host",
+        "the container reads something else"
+    );
+    ensure!(
+        fs::read_to_string(source.join("dir/made"))? == "from inside\n",
+        "the host reads something else"
+    );
+    ensure!(
+        !source.join("given").exists(),
+        "a file removed inside is still on the host"
+    );
     passed()
 }
 
@@ -66,9 +85,18 @@ fn bind_read_only(env: &Env) -> Result<Verdict> {
     let mut bundle = env.script(&format!("{script}; exit 0"))?;
     bundle.bind(&source, "/mnt", &["ro"]);
     let text = env.run_text(&bundle)?;
-    ensure!(text.matches("Read-only file system").count() >= 2, "writing is not refused: {text:?}");
-    ensure!(!text.contains("written"), "a file on a read-only mount was written");
-    ensure!(fs::read_to_string(source.join("given"))? == "content", "the file was changed");
+    ensure!(
+        text.matches("Read-only file system").count() >= 2,
+        "writing is not refused: {text:?}"
+    );
+    ensure!(
+        !text.contains("written"),
+        "a file on a read-only mount was written"
+    );
+    ensure!(
+        fs::read_to_string(source.join("given"))? == "content",
+        "the file was changed"
+    );
     passed()
 }
 
@@ -78,24 +106,42 @@ fn bind_file(env: &Env) -> Result<Verdict> {
     fs::write(source.join("two"), "second\n")?;
     let script = "cat /etc/one /etc/passwd; echo more >> /etc/one; echo x 2>/dev/null >> /etc/passwd || echo refused";
     let mut bundle = env.script(script)?;
-    bundle.bind(&source.join("one"), "/etc/one", &["rw"]).bind(&source.join("two"), "/etc/passwd", &["ro"]);
+    bundle.bind(&source.join("one"), "/etc/one", &["rw"]).bind(
+        &source.join("two"),
+        "/etc/passwd",
+        &["ro"],
+    );
     let text = env.run_text(&bundle)?;
     ensure!(text == "first\nsecond\nrefused", "it printed {text:?}");
-    ensure!(fs::read_to_string(source.join("one"))? == "first\nmore\n", "the host's file was not written");
-    ensure!(fs::read_to_string(source.join("two"))? == "second\n", "the read-only file was written");
-    ensure!(fs::read_dir(&source)?.count() == 2, "files appeared beside the sources");
+    ensure!(
+        fs::read_to_string(source.join("one"))? == "first\nmore\n",
+        "the host's file was not written"
+    );
+    ensure!(
+        fs::read_to_string(source.join("two"))? == "second\n",
+        "the read-only file was written"
+    );
+    ensure!(
+        fs::read_dir(&source)?.count() == 2,
+        "files appeared beside the sources"
+    );
     passed()
 }
 
 fn bind_options(env: &Env) -> Result<Verdict> {
     let source = env.directory("source")?;
-    let mut bundle = env.script("grep ' /mnt ' /proc/mounts; cp /bin/busybox /mnt/true; /mnt/true 2>&1; echo code $?")?;
+    let mut bundle = env.script(
+        "grep ' /mnt ' /proc/mounts; cp /bin/busybox /mnt/true; /mnt/true 2>&1; echo code $?",
+    )?;
     bundle.bind(&source, "/mnt", &["rw", "noexec", "nosuid", "nodev"]);
     let text = env.run_text(&bundle)?;
     for word in ["rw", "noexec", "nosuid", "nodev"] {
         ensure!(text.contains(word), "the mount has no {word}: {text:?}");
     }
-    ensure!(text.contains("Permission denied") && text.ends_with("code 126"), "noexec is not enforced: {text:?}");
+    ensure!(
+        text.contains("Permission denied") && text.ends_with("code 126"),
+        "noexec is not enforced: {text:?}"
+    );
     passed()
 }
 
@@ -112,8 +158,14 @@ fn bind_recursive(env: &Env) -> Result<Verdict> {
         let mut bundle = env.script("cat /mnt/below/file; echo up > /mnt/below/made")?;
         bundle.mount("/mnt", "bind", &source.to_string_lossy(), &["rbind", "rw"]);
         let text = env.run_text(&bundle)?;
-        ensure!(text == "deep", "what is mounted below the source is not there: {text:?}");
-        ensure!(below.join("made").exists(), "what was written below is not there");
+        ensure!(
+            text == "deep",
+            "what is mounted below the source is not there: {text:?}"
+        );
+        ensure!(
+            below.join("made").exists(),
+            "what was written below is not there"
+        );
         Ok(())
     })();
     unmount(&below, UnmountFlags::DETACH)?;
@@ -125,7 +177,9 @@ fn destination_made(env: &Env) -> Result<Verdict> {
     let source = env.directory("source")?;
     fs::write(source.join("file"), "here")?;
     let mut bundle = env.script("cat /a/b/c/file /d/e/f; ls -d /g/h")?;
-    bundle.bind(&source, "/a/b/c", &["ro"]).bind(&source.join("file"), "/d/e/f", &["ro"]);
+    bundle
+        .bind(&source, "/a/b/c", &["ro"])
+        .bind(&source.join("file"), "/d/e/f", &["ro"]);
     bundle.mount("/g/h", "tmpfs", "tmpfs", &[]);
     let text = env.run_text(&bundle)?;
     ensure!(text == "herehere/g/h", "it printed {text:?}");
@@ -136,16 +190,28 @@ fn nested(env: &Env) -> Result<Verdict> {
     let (outer, inner) = (env.directory("outer")?, env.directory("inner")?);
     fs::write(outer.join("which"), "outer ")?;
     fs::write(inner.join("which"), "inner ")?;
-    let mut bundle = env.script("cat /mnt/which /mnt/sub/which; ls /mnt/sub/deep/; cat /mnt/sub/deep/file")?;
-    bundle.bind(&outer, "/mnt", &["rw"]).bind(&inner, "/mnt/sub", &["rw"]);
-    bundle.mount("/mnt/sub/deep", "tmpfs", "tmpfs", &[]).bind(&inner.join("which"), "/mnt/sub/deep/file", &["ro"]);
+    let mut bundle =
+        env.script("cat /mnt/which /mnt/sub/which; ls /mnt/sub/deep/; cat /mnt/sub/deep/file")?;
+    bundle
+        .bind(&outer, "/mnt", &["rw"])
+        .bind(&inner, "/mnt/sub", &["rw"]);
+    bundle.mount("/mnt/sub/deep", "tmpfs", "tmpfs", &[]).bind(
+        &inner.join("which"),
+        "/mnt/sub/deep/file",
+        &["ro"],
+    );
     let text = env.run_text(&bundle)?;
     ensure!(text == "outer inner file\ninner", "it printed {text:?}");
     // A later mount covers an earlier one at the same place.
     let mut bundle = env.script("cat /mnt/which")?;
-    bundle.bind(&outer, "/mnt", &["ro"]).bind(&inner, "/mnt", &["ro"]);
+    bundle
+        .bind(&outer, "/mnt", &["ro"])
+        .bind(&inner, "/mnt", &["ro"]);
     let text = env.run_text(&bundle)?;
-    ensure!(text == "inner", "the later mount does not cover the earlier one: {text:?}");
+    ensure!(
+        text == "inner",
+        "the later mount does not cover the earlier one: {text:?}"
+    );
     passed()
 }
 
@@ -171,18 +237,36 @@ fn stays(env: &Env, destination: &str, link: Option<(&str, &str)>) -> Result<()>
     fs::write(source.join("file"), "content")?;
     let mut bundle = env.script("true")?;
     if let Some((name, target)) = link {
-        symlink(target.replace("OUTSIDE", &outside.to_string_lossy()), bundle.rootfs(name))?;
+        symlink(
+            target.replace("OUTSIDE", &outside.to_string_lossy()),
+            bundle.rootfs(name),
+        )?;
     }
-    bundle.bind(&source, &destination.replace("OUTSIDE", &outside.to_string_lossy()), &["rw"]);
+    bundle.bind(
+        &source,
+        &destination.replace("OUTSIDE", &outside.to_string_lossy()),
+        &["rw"],
+    );
     let finished = env.run(&bundle)?;
-    ensure!(fs::read_dir(&outside)?.count() == 0, "mounting on {destination} touched the host ({})", finished.exit);
-    ensure!(!env.dir.join("escaped").exists(), "mounting on {destination} touched the host");
+    ensure!(
+        fs::read_dir(&outside)?.count() == 0,
+        "mounting on {destination} touched the host ({})",
+        finished.exit
+    );
+    ensure!(
+        !env.dir.join("escaped").exists(),
+        "mounting on {destination} touched the host"
+    );
     Ok(())
 }
 
 fn symlink_stays(env: &Env) -> Result<Verdict> {
     stays(env, "/link/sub", Some(("link", "OUTSIDE")))?;
-    stays(env, "/link/sub", Some(("link", "../../../../../../../../../OUTSIDE")))?;
+    stays(
+        env,
+        "/link/sub",
+        Some(("link", "../../../../../../../../../OUTSIDE")),
+    )?;
     stays(env, "/link", Some(("link", "../escaped")))?;
     // An absolute link is followed below the root filesystem.
     let source = env.directory("source")?;
@@ -203,7 +287,9 @@ fn parent_stays(env: &Env) -> Result<Verdict> {
 }
 
 fn proc(env: &Env) -> Result<Verdict> {
-    let text = env.run_text(&env.script("grep ' /proc proc' /proc/mounts | wc -l; ls -d /proc/[0-9]* | head -1")?)?;
+    let text = env.run_text(
+        &env.script("grep ' /proc proc' /proc/mounts | wc -l; ls -d /proc/[0-9]* | head -1")?,
+    )?;
     ensure!(text == "1\n/proc/1", "it printed {text:?}");
     passed()
 }
@@ -211,8 +297,14 @@ fn proc(env: &Env) -> Result<Verdict> {
 fn sysfs(env: &Env) -> Result<Verdict> {
     let script = "grep '^sysfs /sys ' /proc/mounts; ls /sys/class | grep -c net; mkdir /sys/kernel/x 2>&1; exit 0";
     let text = env.run_text(&env.script(script)?)?;
-    ensure!(text.contains("sysfs ro,"), "sysfs is not read-only: {text:?}");
-    ensure!(text.contains("\n1\n") && text.contains("Read-only"), "it printed {text:?}");
+    ensure!(
+        text.contains("sysfs ro,"),
+        "sysfs is not read-only: {text:?}"
+    );
+    ensure!(
+        text.contains("\n1\n") && text.contains("Read-only"),
+        "it printed {text:?}"
+    );
     passed()
 }
 
@@ -220,16 +312,28 @@ fn devpts(env: &Env) -> Result<Verdict> {
     let script = "grep ' /dev/pts devpts' /proc/mounts; ls /dev/pts; test -c /dev/pts/ptmx && echo ptmx; \
                   script -q -c 'tty' /dev/null </dev/null 2>/dev/null | grep -q pts && echo allocated; exit 0";
     let text = env.run_text(&env.script(script)?)?;
-    for word in ["gid=5", "mode=620", "ptmxmode=666", "noexec", "nosuid", "\nptmx"] {
+    for word in [
+        "gid=5",
+        "mode=620",
+        "ptmxmode=666",
+        "noexec",
+        "nosuid",
+        "\nptmx",
+    ] {
         ensure!(text.contains(word), "devpts has no {word}: {text:?}");
     }
     // An instance of its own holds no terminals of others.
-    ensure!(!text.lines().any(|line| line == "0"), "the instance of devpts holds another's terminal: {text:?}");
+    ensure!(
+        !text.lines().any(|line| line == "0"),
+        "the instance of devpts holds another's terminal: {text:?}"
+    );
     passed()
 }
 
 fn mqueue(env: &Env) -> Result<Verdict> {
-    let text = env.run_text(&env.script("grep -c ' /dev/mqueue mqueue' /proc/mounts; ls /dev/mqueue; echo end")?)?;
+    let text = env.run_text(
+        &env.script("grep -c ' /dev/mqueue mqueue' /proc/mounts; ls /dev/mqueue; echo end")?,
+    )?;
     ensure!(text == "1\nend", "it printed {text:?}");
     passed()
 }
@@ -239,21 +343,29 @@ fn cgroup(env: &Env) -> Result<Verdict> {
     let script = "cd /sys/fs/cgroup; if [ -e cgroup.controllers ]; then echo v2; \
                   else cd memory; echo v1; fi; grep -c '^1$' cgroup.procs; mkdir made 2>/dev/null && echo writable; exit 0";
     let text = env.run_text(&env.script(script)?)?;
-    ensure!(["v1\n1", "v2\n1"].contains(&text.as_str()), "the cgroup mount shows {text:?}");
+    ensure!(
+        ["v1\n1", "v2\n1"].contains(&text.as_str()),
+        "the cgroup mount shows {text:?}"
+    );
     passed()
 }
 
 fn shared(env: &Env) -> Result<Verdict> {
     let source = env.directory("source")?;
     let mut bundle = env.bundle()?;
-    bundle.args(&["/bin/sleep", "100000"]).bind(&source, "/mnt", &["rw"]);
+    bundle
+        .args(&["/bin/sleep", "100000"])
+        .bind(&source, "/mnt", &["rw"]);
     let (first, second) = (env.start(&bundle)?, env.start(&bundle)?);
     first.exec_text("echo hello > /mnt/file.new && mv /mnt/file.new /mnt/file")?;
     let text = second.exec_text("cat /mnt/file")?;
     ensure!(text == "hello", "the other container reads {text:?}");
     fs::write(source.join("third"), "host")?;
     let text = first.exec_text("cat /mnt/third")?;
-    ensure!(text == "host", "the first container reads {text:?} of the host's file");
+    ensure!(
+        text == "host",
+        "the first container reads {text:?} of the host's file"
+    );
     passed()
 }
 
@@ -263,21 +375,43 @@ fn attributes(env: &Env) -> Result<Verdict> {
     let script = "cd /mnt; echo x > file; chown 1234:4321 file; chmod 4751 file; ln file hard; ln -s file soft; \
                   touch -d '2001-02-03 04:05:06' file; mkfifo fifo; stat -c '%a %u %g %h %Y' file";
     let mut bundle = env.script(script)?;
-    bundle.bind(&source, "/mnt", &["rw"]).set("/process/env", serde_json::json!(["PATH=/bin", "TZ=UTC"]));
+    bundle
+        .bind(&source, "/mnt", &["rw"])
+        .set("/process/env", serde_json::json!(["PATH=/bin", "TZ=UTC"]));
     let text = env.run_text(&bundle)?;
-    ensure!(text == "4751 1234 4321 2 981173106", "inside, the file has {text:?}");
+    ensure!(
+        text == "4751 1234 4321 2 981173106",
+        "inside, the file has {text:?}"
+    );
     let metadata = fs::metadata(source.join("file"))?;
-    let seen = (metadata.mode() & 0o7777, metadata.uid(), metadata.gid(), metadata.nlink(), metadata.mtime());
-    ensure!(seen == (0o4751, 1234, 4321, 2, 981_173_106), "on the host, the file has {seen:?}");
-    ensure!(fs::read_link(source.join("soft"))?.to_str() == Some("file"), "the symbolic link changed");
+    let seen = (
+        metadata.mode() & 0o7777,
+        metadata.uid(),
+        metadata.gid(),
+        metadata.nlink(),
+        metadata.mtime(),
+    );
+    ensure!(
+        seen == (0o4751, 1234, 4321, 2, 981_173_106),
+        "on the host, the file has {seen:?}"
+    );
+    ensure!(
+        fs::read_link(source.join("soft"))?.to_str() == Some("file"),
+        "the symbolic link changed"
+    );
     passed()
 }
 
 fn private(env: &Env) -> Result<Verdict> {
     let mut bundle = env.bundle()?;
-    bundle.args(&["/bin/sleep", "100000"]).mount("/mnt", "tmpfs", "tmpfs", &[]);
+    bundle
+        .args(&["/bin/sleep", "100000"])
+        .mount("/mnt", "tmpfs", "tmpfs", &[]);
     let container = env.start(&bundle)?;
     container.exec_text("touch /mnt/inside")?;
-    ensure!(!bundle.rootfs("mnt/inside").exists(), "a mount of the container is seen on the host");
+    ensure!(
+        !bundle.rootfs("mnt/inside").exists(),
+        "a mount of the container is seen on the host"
+    );
     passed()
 }

@@ -39,18 +39,35 @@ pub const CASES: &[Case] = &[
 fn writes(env: &Env) -> Result<Verdict> {
     let bundle = env.script("echo content > /written; mkdir /made; rm /etc/group")?;
     env.run_text(&bundle)?;
-    ensure!(fs::read_to_string(bundle.rootfs("written"))? == "content\n", "the file is not in the bundle");
-    ensure!(bundle.rootfs("made").is_dir() && !bundle.rootfs("etc/group").exists(), "changes are not in the bundle");
+    ensure!(
+        fs::read_to_string(bundle.rootfs("written"))? == "content\n",
+        "the file is not in the bundle"
+    );
+    ensure!(
+        bundle.rootfs("made").is_dir() && !bundle.rootfs("etc/group").exists(),
+        "changes are not in the bundle"
+    );
     passed()
 }
 
 fn read_only(env: &Env) -> Result<Verdict> {
-    let mut bundle = env.script("touch /new 2>&1; rm /etc/passwd 2>&1; echo x > /dev/shm/fine && cat /dev/shm/fine")?;
+    let mut bundle = env.script(
+        "touch /new 2>&1; rm /etc/passwd 2>&1; echo x > /dev/shm/fine && cat /dev/shm/fine",
+    )?;
     bundle.set("/root/readonly", json!(true));
     let text = env.run_text(&bundle)?;
-    ensure!(text.matches("Read-only file system").count() == 2, "the root is not read-only: {text:?}");
-    ensure!(text.ends_with('x'), "mounts on a read-only root are not writable: {text:?}");
-    ensure!(!bundle.rootfs("new").exists() && bundle.rootfs("etc/passwd").exists(), "the root was changed");
+    ensure!(
+        text.matches("Read-only file system").count() == 2,
+        "the root is not read-only: {text:?}"
+    );
+    ensure!(
+        text.ends_with('x'),
+        "mounts on a read-only root are not writable: {text:?}"
+    );
+    ensure!(
+        !bundle.rootfs("new").exists() && bundle.rootfs("etc/passwd").exists(),
+        "the root was changed"
+    );
     passed()
 }
 
@@ -60,7 +77,10 @@ fn absolute(env: &Env) -> Result<Verdict> {
     fs::rename(bundle.path.join("rootfs"), &elsewhere)?;
     fs::write(elsewhere.join("marker"), "found")?;
     bundle.set("/root/path", json!(elsewhere));
-    ensure!(env.run_text(&bundle)? == "found", "an absolute root.path is not used");
+    ensure!(
+        env.run_text(&bundle)? == "found",
+        "an absolute root.path is not used"
+    );
     passed()
 }
 
@@ -82,7 +102,10 @@ fn out_of_reach(env: &Env) -> Result<Verdict> {
         env.dir.join("root").display()
     );
     let text = env.run_text(&env.script(&script)?)?;
-    ensure!(text == "/../bin/busybox\n/\n0", "the container sees {text:?}");
+    ensure!(
+        text == "/../bin/busybox\n/\n0",
+        "the container sees {text:?}"
+    );
     passed()
 }
 
@@ -91,13 +114,21 @@ fn default_devices(env: &Env) -> Result<Verdict> {
                   head -c 4 /dev/zero | od -An -tx1; echo x > /dev/null && echo null; head -c 8 /dev/urandom | wc -c; \
                   echo x 2>/dev/null > /dev/full || echo full";
     let text = env.run_text(&env.script(script)?)?;
-    for (name, major, minor) in
-        [("null", 1, 3), ("zero", 1, 5), ("full", 1, 7), ("random", 1, 8), ("urandom", 1, 9), ("tty", 5, 0)]
-    {
+    for (name, major, minor) in [
+        ("null", 1, 3),
+        ("zero", 1, 5),
+        ("full", 1, 7),
+        ("random", 1, 8),
+        ("urandom", 1, 9),
+        ("tty", 5, 0),
+    ] {
         let line = format!("/dev/{name} character special file {major} {minor} 666");
         ensure!(text.contains(&line), "wanted {line:?} in\n{text}");
     }
-    ensure!(text.ends_with(" 00 00 00 00\nnull\n8\nfull"), "the devices do not work:\n{text}");
+    ensure!(
+        text.ends_with(" 00 00 00 00\nnull\n8\nfull"),
+        "the devices do not work:\n{text}"
+    );
     passed()
 }
 
@@ -111,20 +142,32 @@ fn default_links(env: &Env) -> Result<Verdict> {
 
 fn extra_device(env: &Env) -> Result<Verdict> {
     // A second /dev/zero, which every kernel has, with a mode and owner of its own.
-    let mut bundle = env.script("stat -c '%F %t %T %a %u %g' /dev/extra; head -c 2 /dev/extra | od -An -tx1")?;
+    let mut bundle =
+        env.script("stat -c '%F %t %T %a %u %g' /dev/extra; head -c 2 /dev/extra | od -An -tx1")?;
     bundle.set(
         "/linux/devices",
         json!([{"path": "/dev/extra", "type": "c", "major": 1, "minor": 5, "fileMode": 0o640, "uid": 0, "gid": 2000}]),
     );
-    bundle.push("/linux/resources/devices", json!({"allow": true, "type": "c", "major": 1, "minor": 5, "access": "rwm"}));
+    bundle.push(
+        "/linux/resources/devices",
+        json!({"allow": true, "type": "c", "major": 1, "minor": 5, "access": "rwm"}),
+    );
     let text = env.run_text(&bundle)?;
-    ensure!(text == "character special file 1 5 640 0 2000\n 00 00", "it printed {text:?}");
+    ensure!(
+        text == "character special file 1 5 640 0 2000\n 00 00",
+        "it printed {text:?}"
+    );
     passed()
 }
 
 fn shared_memory(env: &Env) -> Result<Verdict> {
-    let text = env.run_text(&env.script("grep ' /dev/shm ' /proc/mounts; stat -c %a /dev/shm; echo x > /dev/shm/y; cat /dev/shm/y")?)?;
-    ensure!(text.contains("tmpfs") && text.contains("size=65536k"), "it printed {text:?}");
+    let text = env.run_text(&env.script(
+        "grep ' /dev/shm ' /proc/mounts; stat -c %a /dev/shm; echo x > /dev/shm/y; cat /dev/shm/y",
+    )?)?;
+    ensure!(
+        text.contains("tmpfs") && text.contains("size=65536k"),
+        "it printed {text:?}"
+    );
     ensure!(text.ends_with("1777\nx"), "it printed {text:?}");
     passed()
 }
@@ -139,7 +182,9 @@ fn masked(env: &Env) -> Result<Verdict> {
     bundle.push("/linux/maskedPaths", json!("/not/there"));
     let text = env.run_text(&bundle)?;
     ensure!(text == "end\nrefused", "masked paths show {text:?}");
-    let text = env.run_text(&env.script("cat /proc/timer_list /proc/keys 2>/dev/null | wc -c; ls /sys/firmware | wc -l")?)?;
+    let text = env.run_text(&env.script(
+        "cat /proc/timer_list /proc/keys 2>/dev/null | wc -c; ls /sys/firmware | wc -l",
+    )?)?;
     ensure!(text == "0\n0", "masked paths of the kernel show {text:?}");
     passed()
 }
@@ -151,14 +196,22 @@ fn read_only_paths(env: &Env) -> Result<Verdict> {
     bundle.push("/linux/readonlyPaths", json!("/kept"));
     bundle.push("/linux/readonlyPaths", json!("/not/there"));
     let text = env.run_text(&bundle)?;
-    ensure!(text.contains("Read-only file system") && text.ends_with("refused"), "it printed {text:?}");
+    ensure!(
+        text.contains("Read-only file system") && text.ends_with("refused"),
+        "it printed {text:?}"
+    );
     passed()
 }
 
 fn process_one(env: &Env) -> Result<Verdict> {
-    let text = env.run_text(&env.script("echo $$; ls -d /proc/[0-9]* | wc -l; tr '\\0' ' ' < /proc/1/cmdline | cut -c1-10")?)?;
+    let text = env.run_text(&env.script(
+        "echo $$; ls -d /proc/[0-9]* | wc -l; tr '\\0' ' ' < /proc/1/cmdline | cut -c1-10",
+    )?)?;
     let lines: Vec<_> = text.lines().collect();
-    ensure!(lines.len() == 3 && lines[0] == "1" && lines[2].starts_with("/bin/sh -c"), "it printed {text:?}");
+    ensure!(
+        lines.len() == 3 && lines[0] == "1" && lines[2].starts_with("/bin/sh -c"),
+        "it printed {text:?}"
+    );
     // The shell, ls and wc at most.
     let count: u32 = lines[1].trim().parse()?;
     ensure!((1..=4).contains(&count), "{count} processes are in sight");
@@ -170,15 +223,23 @@ fn host_name(env: &Env) -> Result<Verdict> {
     let mut bundle = env.script("hostname; cat /proc/sys/kernel/hostname")?;
     bundle.set("/hostname", json!("a-name.example"));
     let text = env.run_text(&bundle)?;
-    ensure!(text == "a-name.example\na-name.example", "the host name is {text:?}");
-    ensure!(fs::read_to_string("/proc/sys/kernel/hostname")? == own, "the host's own name was changed");
+    ensure!(
+        text == "a-name.example\na-name.example",
+        "the host name is {text:?}"
+    );
+    ensure!(
+        fs::read_to_string("/proc/sys/kernel/hostname")? == own,
+        "the host's own name was changed"
+    );
     passed()
 }
 
 fn domain_name(env: &Env) -> Result<Verdict> {
     use crate::case::skipped;
     let mut bundle = env.bundle()?;
-    bundle.args(&["/bin/cat", "/proc/sys/kernel/domainname"]).set("/domainname", json!("domain.example"));
+    bundle
+        .args(&["/bin/cat", "/proc/sys/kernel/domainname"])
+        .set("/domainname", json!("domain.example"));
     bundle.set("/ociVersion", json!("1.1.0"));
     let text = env.run_text(&bundle)?;
     // The field came with runtime-spec 1.1, after the reference runtimes in Debian 12.
@@ -197,13 +258,22 @@ fn differ_from_host(env: &Env) -> Result<Verdict> {
     ensure!(lines.len() == 6, "it printed {text:?}");
     let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id")?;
     if env.vm {
-        ensure!(lines[5] != boot.trim(), "the container runs on the host's kernel");
+        ensure!(
+            lines[5] != boot.trim(),
+            "the container runs on the host's kernel"
+        );
         return passed();
     }
-    ensure!(lines[5] == boot.trim(), "the container does not run on the host's kernel; is --expect-vm missing?");
+    ensure!(
+        lines[5] == boot.trim(),
+        "the container does not run on the host's kernel; is --expect-vm missing?"
+    );
     for (kind, inside) in kinds.iter().zip(&lines) {
         let own = fs::read_link(format!("/proc/self/ns/{kind}")).context("read a namespace")?;
-        ensure!(own.to_string_lossy() != *inside, "the container shares the host's {kind} namespace");
+        ensure!(
+            own.to_string_lossy() != *inside,
+            "the container shares the host's {kind} namespace"
+        );
     }
     passed()
 }
@@ -212,29 +282,46 @@ fn own_ipc(env: &Env) -> Result<Verdict> {
     let (first, second) = (env.sleeper()?, env.sleeper()?);
     first.exec_text("touch /dev/shm/mine /dev/mqueue/mine")?;
     let text = second.exec_text("ls /dev/shm /dev/mqueue | grep -c mine; exit 0")?;
-    ensure!(text == "0", "another container sees shared memory or queues");
+    ensure!(
+        text == "0",
+        "another container sees shared memory or queues"
+    );
     passed()
 }
 
 fn own_network(env: &Env) -> Result<Verdict> {
     let text = env.run_text(&env.script("ls /sys/class/net | grep -v -E '^(lo|sit0|ip6tnl0|tunl0|gre0|gretap0|erspan0|ip_vti0|ip6_vti0|ip6gre0|bonding_masters|dummy0|ifb[0-9])$'; ls -d /sys/class/net/lo")?)?;
-    ensure!(text == "/sys/class/net/lo", "a network of its own holds {text:?}");
+    ensure!(
+        text == "/sys/class/net/lo",
+        "a network of its own holds {text:?}"
+    );
     passed()
 }
 
 fn sysctl_ipc(env: &Env) -> Result<Verdict> {
     let own = fs::read_to_string("/proc/sys/kernel/msgmax")?;
     let mut bundle = env.script("cat /proc/sys/kernel/msgmax /proc/sys/fs/mqueue/msg_max")?;
-    bundle.set("/linux/sysctl", json!({"kernel.msgmax": "12345", "fs.mqueue.msg_max": "20"}));
+    bundle.set(
+        "/linux/sysctl",
+        json!({"kernel.msgmax": "12345", "fs.mqueue.msg_max": "20"}),
+    );
     let text = env.run_text(&bundle)?;
     ensure!(text == "12345\n20", "the values are {text:?}");
-    ensure!(fs::read_to_string("/proc/sys/kernel/msgmax")? == own, "the host's own value was changed");
+    ensure!(
+        fs::read_to_string("/proc/sys/kernel/msgmax")? == own,
+        "the host's own value was changed"
+    );
     passed()
 }
 
 fn sysctl_network(env: &Env) -> Result<Verdict> {
-    let mut bundle = env.script("cat /proc/sys/net/ipv4/ip_forward /proc/sys/net/ipv4/ip_unprivileged_port_start")?;
-    bundle.set("/linux/sysctl", json!({"net.ipv4.ip_forward": "1", "net.ipv4.ip_unprivileged_port_start": "77"}));
+    let mut bundle = env.script(
+        "cat /proc/sys/net/ipv4/ip_forward /proc/sys/net/ipv4/ip_unprivileged_port_start",
+    )?;
+    bundle.set(
+        "/linux/sysctl",
+        json!({"net.ipv4.ip_forward": "1", "net.ipv4.ip_unprivileged_port_start": "77"}),
+    );
     let text = env.run_text(&bundle)?;
     ensure!(text == "1\n77", "the values are {text:?}");
     passed()

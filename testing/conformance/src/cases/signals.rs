@@ -45,7 +45,10 @@ fn names_and_numbers(env: &Env) -> Result<Verdict> {
         ("SIGTERM", "got TERM"),
     ] {
         container.kill(signal)?;
-        let line = container.stdout.line().with_context(|| format!("after kill {signal}"))?;
+        let line = container
+            .stdout
+            .line()
+            .with_context(|| format!("after kill {signal}"))?;
         ensure!(line == wanted, "kill {signal} gave {line:?}");
     }
     container.expect_exit(Exit::Code(3))?;
@@ -69,7 +72,9 @@ fn deaf(env: &Env) -> Result<Verdict> {
     let container = env.sleeper()?;
     container.kill("TERM")?;
     // The exec comes after the signal: had TERM killed process 1, there would be nothing to enter.
-    container.exec_text("true").context("TERM killed a process 1 that has no handler for it")?;
+    container
+        .exec_text("true")
+        .context("TERM killed a process 1 that has no handler for it")?;
     container.expect_status("running")?;
     container.kill("KILL")?;
     container.expect_exit(Exit::Signal(9))?;
@@ -77,26 +82,38 @@ fn deaf(env: &Env) -> Result<Verdict> {
 }
 
 fn kill_all(env: &Env) -> Result<Verdict> {
-    let mut container = env.start(&env.script("sleep 100000 & sleep 100000 & echo ready; wait")?)?;
+    let mut container =
+        env.start(&env.script("sleep 100000 & sleep 100000 & echo ready; wait")?)?;
     ensure!(container.stdout.line()? == "ready", "no output");
     container.call(&["kill", "--all"], &["KILL"]).ok()?;
-    ensure!(container.wait()?.shell_code() == 137, "process 1 was not killed");
+    ensure!(
+        container.wait()?.shell_code() == 137,
+        "process 1 was not killed"
+    );
     container.reach_status("stopped")?;
     // containerd does this to stopped containers as well.
     let again = container.call(&["kill", "--all"], &["KILL"]).run()?;
-    ensure!(matches!(again.exit, Exit::Code(_)), "`kill --all` of a stopped container: {}", again.exit);
+    ensure!(
+        matches!(again.exit, Exit::Code(_)),
+        "`kill --all` of a stopped container: {}",
+        again.exit
+    );
     container.delete()?;
     env.nothing_left()?;
     passed()
 }
 
 fn children_die(env: &Env) -> Result<Verdict> {
-    let mut container = env.start(&env.script("(while :; do echo alive; sleep 0.05; done) & read line; exit 1")?)?;
+    let mut container =
+        env.start(&env.script("(while :; do echo alive; sleep 0.05; done) & read line; exit 1")?)?;
     ensure!(container.stdout.line()? == "alive", "no output");
     drop(container.stdin.take());
     container.expect_exit(Exit::Code(1))?;
     // The background loop holds stdout open; its end shows that the loop is gone.
-    container.stdout.rest().context("a child outlives process 1")?;
+    container
+        .stdout
+        .rest()
+        .context("a child outlives process 1")?;
     passed()
 }
 
@@ -105,7 +122,11 @@ fn forwarded(env: &Env) -> Result<Verdict> {
     bundle.write()?;
     let (mut stdout, end) = pipes::output(env.deadline())?;
     let path = bundle.path.to_string_lossy();
-    let running = env.runtime.call(["run", "--bundle", &path, &env.id()]).stdout(end).spawn()?;
+    let running = env
+        .runtime
+        .call(["run", "--bundle", &path, &env.id()])
+        .stdout(end)
+        .spawn()?;
     ensure!(stdout.line()? == "ready", "no output");
     running.signal(Signal::HUP)?;
     ensure!(stdout.line()? == "got HUP", "HUP was not forwarded");
@@ -124,7 +145,10 @@ fn forwarded_to_exec(env: &Env) -> Result<Verdict> {
     let running = container.exec(TRAP).stdout(end).spawn()?;
     ensure!(stdout.line()? == "ready", "no output");
     running.signal(Signal::TERM)?;
-    ensure!(stdout.line()? == "got TERM", "TERM was not forwarded to the exec");
+    ensure!(
+        stdout.line()? == "got TERM",
+        "TERM was not forwarded to the exec"
+    );
     running.wait()?.code(3)?;
     container.expect_status("running")?;
     passed()
@@ -139,7 +163,10 @@ fn orphans(env: &Env) -> Result<Verdict> {
     lines.sort_unstable();
     ensure!(lines == ["orphan", "parent"], "the output is {lines:?}");
     container.expect_status("running")?;
-    ensure!(reaper::stat(container.pid).is_some_and(|process| process.is_alive()), "the container's pid is dead");
+    ensure!(
+        reaper::stat(container.pid).is_some_and(|process| process.is_alive()),
+        "the container's pid is dead"
+    );
     drop(container.stdin.take());
     container.expect_exit(Exit::Code(5))?;
     passed()

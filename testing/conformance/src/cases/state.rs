@@ -26,14 +26,32 @@ fn fields(env: &Env) -> Result<Verdict> {
     let mut container = env.create(&bundle)?;
     let check = |wanted: &str, pid: Option<i32>| -> Result<()> {
         let state = container.call(&["state"], &[]).ok()?.json()?;
-        let version = state["ociVersion"].as_str().context("ociVersion is missing")?;
+        let version = state["ociVersion"]
+            .as_str()
+            .context("ociVersion is missing")?;
         ensure!(version.starts_with("1."), "ociVersion is {version:?}");
-        ensure!(state["id"] == container.id.as_str(), "id is {}", state["id"]);
-        ensure!(state["status"] == wanted, "status is {}, not {wanted:?}", state["status"]);
-        ensure!(state["bundle"] == bundle.path.to_string_lossy().as_ref(), "bundle is {}", state["bundle"]);
+        ensure!(
+            state["id"] == container.id.as_str(),
+            "id is {}",
+            state["id"]
+        );
+        ensure!(
+            state["status"] == wanted,
+            "status is {}, not {wanted:?}",
+            state["status"]
+        );
+        ensure!(
+            state["bundle"] == bundle.path.to_string_lossy().as_ref(),
+            "bundle is {}",
+            state["bundle"]
+        );
         match pid {
             Some(pid) => ensure!(state["pid"] == pid, "pid is {}, not {pid}", state["pid"]),
-            None => ensure!(state["pid"].is_null() || state["pid"] == 0, "pid of a stopped one is {}", state["pid"]),
+            None => ensure!(
+                state["pid"].is_null() || state["pid"] == 0,
+                "pid of a stopped one is {}",
+                state["pid"]
+            ),
         }
         Ok(())
     };
@@ -44,17 +62,30 @@ fn fields(env: &Env) -> Result<Verdict> {
     container.wait()?;
     container.reach_status("stopped")?;
     let state = container.state()?;
-    ensure!(state["pid"].is_null() || state["pid"] == 0, "the pid of a stopped container is {}", state["pid"]);
+    ensure!(
+        state["pid"].is_null() || state["pid"] == 0,
+        "the pid of a stopped container is {}",
+        state["pid"]
+    );
     passed()
 }
 
 fn annotations(env: &Env) -> Result<Verdict> {
     let mut bundle = env.bundle()?;
-    bundle.set("/annotations", json!({"com.example.key": "a value", "com.example.utf8": "grüße"}));
+    bundle.set(
+        "/annotations",
+        json!({"com.example.key": "a value", "com.example.utf8": "grüße"}),
+    );
     let container = env.create(&bundle)?;
     let annotations = container.state()?["annotations"].clone();
-    ensure!(annotations["com.example.key"] == "a value", "annotations are {annotations}");
-    ensure!(annotations["com.example.utf8"] == "grüße", "annotations are {annotations}");
+    ensure!(
+        annotations["com.example.key"] == "a value",
+        "annotations are {annotations}"
+    );
+    ensure!(
+        annotations["com.example.utf8"] == "grüße",
+        "annotations are {annotations}"
+    );
     passed()
 }
 
@@ -63,9 +94,16 @@ fn created_time(env: &Env) -> Result<Verdict> {
     let state = container.state()?;
     let created = state["created"].as_str().context("created is missing")?;
     // RFC 3339: engines parse it.
-    let shape: String = created.chars().take(19).map(|c| if c.is_ascii_digit() { '0' } else { c }).collect();
+    let shape: String = created
+        .chars()
+        .take(19)
+        .map(|c| if c.is_ascii_digit() { '0' } else { c })
+        .collect();
     ensure!(shape == "0000-00-00T00:00:00", "created is {created:?}");
-    ensure!(created.ends_with('Z') || created.contains('+'), "created has no time zone: {created:?}");
+    ensure!(
+        created.ends_with('Z') || created.contains('+'),
+        "created has no time zone: {created:?}"
+    );
     let rootfs = state["rootfs"].as_str().context("rootfs is missing")?;
     ensure!(rootfs.ends_with("rootfs"), "rootfs is {rootfs:?}");
     passed()
@@ -73,10 +111,16 @@ fn created_time(env: &Env) -> Result<Verdict> {
 
 fn pid_lives(env: &Env) -> Result<Verdict> {
     let mut container = env.create(&env.script("echo up; read line; exit 3")?)?;
-    ensure!(reaper::stat(container.pid).is_some_and(|it| it.is_alive()), "the pid of a created container is dead");
+    ensure!(
+        reaper::stat(container.pid).is_some_and(|it| it.is_alive()),
+        "the pid of a created container is dead"
+    );
     container.start()?;
     ensure!(container.stdout.line()? == "up", "no output");
-    ensure!(reaper::stat(container.pid).is_some_and(|it| it.is_alive()), "the pid of a running container is dead");
+    ensure!(
+        reaper::stat(container.pid).is_some_and(|it| it.is_alive()),
+        "the pid of a running container is dead"
+    );
     drop(container.stdin.take());
     container.expect_exit(Exit::Code(3))?;
     passed()
@@ -86,8 +130,14 @@ fn pid_file(env: &Env) -> Result<Verdict> {
     let bundle = env.bundle()?;
     let container = env.create(&bundle)?;
     let text = std::fs::read_to_string(pid_file_of(&bundle.path, &container.id))?;
-    ensure!(text == container.pid.to_string(), "the pid file holds {text:?}: engines parse all of it as a number");
-    ensure!(container.state()?["pid"] == container.pid, "the state has another pid than the pid file");
+    ensure!(
+        text == container.pid.to_string(),
+        "the pid file holds {text:?}: engines parse all of it as a number"
+    );
+    ensure!(
+        container.state()?["pid"] == container.pid,
+        "the state has another pid than the pid file"
+    );
     passed()
 }
 
@@ -95,7 +145,9 @@ fn exit_codes(env: &Env) -> Result<Verdict> {
     for code in [0, 1, 42, 126, 127, 128, 137, 255] {
         let container = env.start(&env.script(&format!("exit {code}"))?)?;
         container.expect_exit(Exit::Code(code))?;
-        container.delete().with_context(|| format!("after exit code {code}"))?;
+        container
+            .delete()
+            .with_context(|| format!("after exit code {code}"))?;
     }
     passed()
 }
@@ -116,7 +168,10 @@ fn killed_while_created(env: &Env) -> Result<Verdict> {
     let container = env.create(&env.bundle()?)?;
     container.kill("KILL")?;
     let exit = container.wait()?;
-    ensure!(exit.shell_code() == 137, "a created container killed by KILL: {exit}");
+    ensure!(
+        exit.shell_code() == 137,
+        "a created container killed by KILL: {exit}"
+    );
     container.reach_status("stopped")?;
     container.delete()?;
     env.nothing_left()?;
@@ -127,6 +182,7 @@ fn foreground_codes(env: &Env) -> Result<Verdict> {
     for code in [0, 1, 42, 255] {
         env.run(&env.script(&format!("exit {code}"))?)?.code(code)?;
     }
-    env.run(&env.script("sh -c 'kill -KILL $$'; exit $?")?)?.code(137)?;
+    env.run(&env.script("sh -c 'kill -KILL $$'; exit $?")?)?
+        .code(137)?;
     passed()
 }

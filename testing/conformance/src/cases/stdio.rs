@@ -54,7 +54,10 @@ fn stdin_eof(env: &Env) -> Result<Verdict> {
 
 fn stdin_empty(env: &Env) -> Result<Verdict> {
     let text = env.run_text(&env.script("cat | wc -c")?)?;
-    ensure!(text.trim() == "0", "a container with empty stdin read {text:?} bytes");
+    ensure!(
+        text.trim() == "0",
+        "a container with empty stdin read {text:?} bytes"
+    );
     passed()
 }
 
@@ -65,10 +68,24 @@ fn apart(env: &Env) -> Result<Verdict> {
     let mut stderr = std::mem::replace(&mut container.stderr, pipes::output(env.deadline())?.0);
     let reader = thread::spawn(move || stderr.text());
     let out = container.stdout.text()?;
-    let err = reader.join().map_err(|_| anyhow!("the reader of stderr panicked"))??;
-    let wanted = |word: &str| (1..=500).map(|n| format!("{word} {n}\n")).collect::<String>();
-    ensure!(out == wanted("out"), "stdout has {} bytes that differ", out.len());
-    ensure!(err == wanted("err"), "stderr has {} bytes that differ", err.len());
+    let err = reader
+        .join()
+        .map_err(|_| anyhow!("the reader of stderr panicked"))??;
+    let wanted = |word: &str| {
+        (1..=500)
+            .map(|n| format!("{word} {n}\n"))
+            .collect::<String>()
+    };
+    ensure!(
+        out == wanted("out"),
+        "stdout has {} bytes that differ",
+        out.len()
+    );
+    ensure!(
+        err == wanted("err"),
+        "stderr has {} bytes that differ",
+        err.len()
+    );
     container.expect_exit(Exit::Code(0))?;
     passed()
 }
@@ -93,8 +110,15 @@ fn binary(env: &Env) -> Result<Verdict> {
     let copy = data.clone();
     let writer = thread::spawn(move || stdin.write(&copy));
     let back = container.stdout.rest()?;
-    writer.join().map_err(|_| anyhow!("the writer panicked"))??;
-    ensure!(back.len() == data.len(), "{} of {} bytes came back", back.len(), data.len());
+    writer
+        .join()
+        .map_err(|_| anyhow!("the writer panicked"))??;
+    ensure!(
+        back.len() == data.len(),
+        "{} of {} bytes came back",
+        back.len(),
+        data.len()
+    );
     if let Some(at) = back.iter().zip(&data).position(|(a, b)| a != b) {
         anyhow::bail!("byte {at} came back changed");
     }
@@ -103,9 +127,15 @@ fn binary(env: &Env) -> Result<Verdict> {
 }
 
 fn large_stderr(env: &Env) -> Result<Verdict> {
-    let mut container = env.start(&env.script("head -c 4194304 /dev/zero | tr '\\0' x >&2; echo done")?)?;
+    let mut container =
+        env.start(&env.script("head -c 4194304 /dev/zero | tr '\\0' x >&2; echo done")?)?;
     let err = container.stderr.rest()?;
-    ensure!(err.len() == 4 << 20, "{} bytes of stderr came instead of {}", err.len(), 4 << 20);
+    ensure!(
+        err.len() == 4 << 20,
+        "{} bytes of stderr came instead of {}",
+        err.len(),
+        4 << 20
+    );
     ensure!(err.iter().all(|byte| *byte == b'x'), "stderr came changed");
     ensure!(container.stdout.line()? == "done", "stdout is lost");
     container.expect_exit(Exit::Code(0))?;
@@ -115,15 +145,32 @@ fn large_stderr(env: &Env) -> Result<Verdict> {
 fn last_words(env: &Env) -> Result<Verdict> {
     let container = env.sleeper()?;
     for n in 0..50 {
-        let finished = container.exec(&format!("echo out {n}; echo err {n} >&2")).ok()?;
-        ensure!(finished.text() == format!("out {n}\n"), "exec {n} printed {:?}", finished.text());
-        ensure!(finished.stderr == format!("err {n}\n"), "exec {n} wrote {:?} to stderr", finished.stderr);
+        let finished = container
+            .exec(&format!("echo out {n}; echo err {n} >&2"))
+            .ok()?;
+        ensure!(
+            finished.text() == format!("out {n}\n"),
+            "exec {n} printed {:?}",
+            finished.text()
+        );
+        ensure!(
+            finished.stderr == format!("err {n}\n"),
+            "exec {n} wrote {:?} to stderr",
+            finished.stderr
+        );
     }
     let bundle = env.script("head -c 100000 /dev/zero; printf end")?;
     for n in 0..3 {
         let finished = env.run(&bundle)?.ok()?;
-        ensure!(finished.stdout.len() == 100_003, "run {n}: {} of 100003 bytes", finished.stdout.len());
-        ensure!(finished.stdout.ends_with(b"end"), "run {n} lost its last words");
+        ensure!(
+            finished.stdout.len() == 100_003,
+            "run {n}: {} of 100003 bytes",
+            finished.stdout.len()
+        );
+        ensure!(
+            finished.stdout.ends_with(b"end"),
+            "run {n} lost its last words"
+        );
     }
     passed()
 }
@@ -135,16 +182,26 @@ fn closed_reader(env: &Env) -> Result<Verdict> {
     let (unused, _) = pipes::output(env.deadline())?;
     drop(std::mem::replace(&mut container.stdout, unused));
     let told = container.stderr.text()?;
-    ensure!(told.lines().any(|line| line.starts_with("code ") && line != "code 0"), "stderr is {told:?}");
+    ensure!(
+        told.lines()
+            .any(|line| line.starts_with("code ") && line != "code 0"),
+        "stderr is {told:?}"
+    );
     container.expect_exit(Exit::Code(0))?;
     passed()
 }
 
 fn closed_by_process(env: &Env) -> Result<Verdict> {
-    let mut container = env.start(&env.script("echo before; exec >&-; echo still >&2; read line")?)?;
-    ensure!(container.stderr.line()? == "still", "stderr ended with stdout");
+    let mut container =
+        env.start(&env.script("echo before; exec >&-; echo still >&2; read line")?)?;
+    ensure!(
+        container.stderr.line()? == "still",
+        "stderr ended with stdout"
+    );
     ensure!(container.stdout.text()? == "before\n", "stdout differs");
-    container.expect_status("running").context("closing stdout must not end the container")?;
+    container
+        .expect_status("running")
+        .context("closing stdout must not end the container")?;
     drop(container.stdin.take());
     container.wait()?;
     passed()
@@ -168,10 +225,17 @@ fn slow_reader(env: &Env) -> Result<Verdict> {
     let mut container = env.start(&env.script(script)?)?;
     ensure!(container.stderr.line()? == "begun", "no sign of the start");
     let sum = container.stderr.line()?;
-    container.expect_status("running").context("the writer must wait for its reader")?;
+    container
+        .expect_status("running")
+        .context("the writer must wait for its reader")?;
     let out = container.stdout.text()?;
     let wanted: String = (1..=300_000).map(|n| format!("{n}\n")).collect();
-    ensure!(out == wanted, "{} bytes came instead of {} ({sum})", out.len(), wanted.len());
+    ensure!(
+        out == wanted,
+        "{} bytes came instead of {} ({sum})",
+        out.len(),
+        wanted.len()
+    );
     container.expect_exit(Exit::Code(0))?;
     passed()
 }

@@ -69,21 +69,30 @@ fn input_echo(env: &Env) -> Result<Verdict> {
     let (container, mut terminal) = start(env, "echo ready; read line; echo \"got <$line>\"")?;
     terminal.output.until("ready\r\n")?;
     terminal.type_text("hello\n")?;
-    terminal.output.until("hello\r\n").context("the terminal does not echo")?;
+    terminal
+        .output
+        .until("hello\r\n")
+        .context("the terminal does not echo")?;
     terminal.output.until("got <hello>\r\n")?;
     container.expect_exit(Exit::Code(0))?;
     passed()
 }
 
 fn resize(env: &Env) -> Result<Verdict> {
-    let (container, mut terminal) = start(env, "echo ready; while read line; do echo \"size $(stty size)\"; done")?;
+    let (container, mut terminal) = start(
+        env,
+        "echo ready; while read line; do echo \"size $(stty size)\"; done",
+    )?;
     terminal.output.until("ready\r\n")?;
     for (rows, columns) in [(33, 101), (50, 132)] {
         terminal.resize(rows, columns)?;
         // A change crosses into a VM on another way than the typed line, so ask until it has arrived.
         loop {
             terminal.type_text("\n")?;
-            let answer = terminal.output.until("size ").and_then(|_| terminal.output.line())?;
+            let answer = terminal
+                .output
+                .until("size ")
+                .and_then(|_| terminal.output.line())?;
             if answer == format!("{rows} {columns}") {
                 break;
             }
@@ -108,7 +117,11 @@ fn console_size(env: &Env) -> Result<Verdict> {
     let mut bundle = with_terminal(env, "stty size")?;
     bundle.set("/process/consoleSize", json!({"height": 37, "width": 93}));
     let (container, mut terminal) = create(env, &bundle)?;
-    ensure!(terminal.size()? == (37, 93), "the master has the size {:?}", terminal.size()?);
+    ensure!(
+        terminal.size()? == (37, 93),
+        "the master has the size {:?}",
+        terminal.size()?
+    );
     container.start()?;
     terminal.output.until("37 93\r\n")?;
     container.expect_exit(Exit::Code(0))?;
@@ -116,7 +129,10 @@ fn console_size(env: &Env) -> Result<Verdict> {
 }
 
 fn interrupt_key(env: &Env) -> Result<Verdict> {
-    let (container, mut terminal) = start(env, "trap 'echo caught; exit 11' INT; echo ready; while :; do read x; done")?;
+    let (container, mut terminal) = start(
+        env,
+        "trap 'echo caught; exit 11' INT; echo ready; while :; do read x; done",
+    )?;
     terminal.output.until("ready\r\n")?;
     terminal.type_text("\u{3}")?;
     terminal.output.until("caught\r\n")?;
@@ -139,7 +155,12 @@ fn end_of_output(env: &Env) -> Result<Verdict> {
     let (container, mut terminal) = start(env, "seq 20000")?;
     let text = terminal.output.text()?;
     let wanted: String = (1..=20_000).map(|n| format!("{n}\r\n")).collect();
-    ensure!(text == wanted, "{} bytes came from the terminal instead of {}", text.len(), wanted.len());
+    ensure!(
+        text == wanted,
+        "{} bytes came from the terminal instead of {}",
+        text.len(),
+        wanted.len()
+    );
     container.expect_exit(Exit::Code(0))?;
     passed()
 }
@@ -158,7 +179,15 @@ fn exec_terminal(env: &Env) -> Result<Verdict> {
     let (socket_path, file) = (socket.path(), pid_file.to_string_lossy().into_owned());
     let script = "test -t 1 && echo terminal; read line; stty size; exit 8";
     env.runtime
-        .call(["exec", "--tty", "--detach", "--console-socket", &socket_path, "--pid-file", &file])
+        .call([
+            "exec",
+            "--tty",
+            "--detach",
+            "--console-socket",
+            &socket_path,
+            "--pid-file",
+            &file,
+        ])
         .args(&[&container.id, "/bin/sh", "-c", script])
         .ok()?;
     let mut terminal = socket.accept()?;
@@ -176,8 +205,11 @@ fn exec_terminal(env: &Env) -> Result<Verdict> {
 fn run_in_terminal(env: &Env, script: &str) -> Result<(OwnedFd, Reader, Running)> {
     let bundle = with_terminal(env, script)?;
     bundle.write()?;
-    let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC).context("open a terminal")?;
-    grantpt(&master).and_then(|()| unlockpt(&master)).context("unlock the terminal")?;
+    let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC)
+        .context("open a terminal")?;
+    grantpt(&master)
+        .and_then(|()| unlockpt(&master))
+        .context("unlock the terminal")?;
     tcsetwinsize(&master, winsize(31, 87)).context("set the size")?;
     let name = ptsname(&master, Vec::new()).context("name the terminal")?;
     let path = PathBuf::from(name.to_string_lossy().into_owned());
@@ -211,14 +243,24 @@ fn foreground_size(env: &Env) -> Result<Verdict> {
     let script = "until [ \"$(stty size)\" = '31 87' ]; do sleep 0.1; done; echo first; \
                   until [ \"$(stty size)\" = '40 90' ]; do sleep 0.1; done; exit 13";
     let (master, mut output, running) = run_in_terminal(env, script)?;
-    output.until("first\r\n").context("the container's terminal does not take the caller's size")?;
+    output
+        .until("first\r\n")
+        .context("the container's terminal does not take the caller's size")?;
     tcsetwinsize(&master, winsize(40, 90)).context("set the size")?;
     // The kernel sends it only to the foreground group of the caller's session, which is another one here.
     running.signal(Signal::WINCH)?;
-    running.wait().context("the container's terminal does not follow a change of the caller's")?.code(13)?;
+    running
+        .wait()
+        .context("the container's terminal does not follow a change of the caller's")?
+        .code(13)?;
     passed()
 }
 
 const fn winsize(rows: u16, columns: u16) -> Winsize {
-    Winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 }
+    Winsize {
+        ws_row: rows,
+        ws_col: columns,
+        ws_xpixel: 0,
+        ws_ypixel: 0,
+    }
 }

@@ -18,7 +18,10 @@ pub const CASES: &[Case] = &[
     case("process/home-is-kept", home_kept),
     case("process/environment-is-exact", exact_environment),
     case("process/working-directory", working_directory),
-    case("process/missing-working-directory", missing_working_directory),
+    case(
+        "process/missing-working-directory",
+        missing_working_directory,
+    ),
     case("process/command-found-through-path", path_lookup),
     case("process/big-environment", big_environment),
     case("process/big-arguments", big_arguments),
@@ -29,25 +32,43 @@ pub const CASES: &[Case] = &[
 
 fn uid_gid(env: &Env) -> Result<Verdict> {
     let mut bundle = env.script("grep -E '^(Uid|Gid):' /proc/self/status; touch /tmp/owned; touch /no 2>/dev/null || echo denied")?;
-    bundle.set("/process/user", json!({"uid": 1000, "gid": 2000})).capabilities(&[]);
+    bundle
+        .set("/process/user", json!({"uid": 1000, "gid": 2000}))
+        .capabilities(&[]);
     let text = env.run_text(&bundle)?;
-    ensure!(text == "Uid:\t1000\t1000\t1000\t1000\nGid:\t2000\t2000\t2000\t2000\ndenied", "it printed {text:?}");
+    ensure!(
+        text == "Uid:\t1000\t1000\t1000\t1000\nGid:\t2000\t2000\t2000\t2000\ndenied",
+        "it printed {text:?}"
+    );
     let metadata = fs::metadata(bundle.rootfs("tmp/owned")).context("the file was not made")?;
-    let owner = (std::os::unix::fs::MetadataExt::uid(&metadata), std::os::unix::fs::MetadataExt::gid(&metadata));
-    ensure!(owner == (1000, 2000), "a new file belongs to {owner:?} on the host");
+    let owner = (
+        std::os::unix::fs::MetadataExt::uid(&metadata),
+        std::os::unix::fs::MetadataExt::gid(&metadata),
+    );
+    ensure!(
+        owner == (1000, 2000),
+        "a new file belongs to {owner:?} on the host"
+    );
     passed()
 }
 
 fn additional_gids(env: &Env) -> Result<Verdict> {
     let mut bundle = env.script("grep ^Groups: /proc/self/status")?;
-    bundle.set("/process/user", json!({"uid": 1000, "gid": 1000, "additionalGids": [2000, 5, 70000]}));
+    bundle.set(
+        "/process/user",
+        json!({"uid": 1000, "gid": 1000, "additionalGids": [2000, 5, 70000]}),
+    );
     let text = env.run_text(&bundle)?;
     let mut groups: Vec<_> = text.split_whitespace().skip(1).collect();
     groups.sort_unstable();
     groups.retain(|group| *group != "1000");
     ensure!(groups == ["2000", "5", "70000"], "the groups are {text:?}");
     let text = env.run_text(&env.script("grep ^Groups: /proc/self/status")?)?;
-    let groups: Vec<_> = text.split_whitespace().skip(1).filter(|group| *group != "0").collect();
+    let groups: Vec<_> = text
+        .split_whitespace()
+        .skip(1)
+        .filter(|group| *group != "0")
+        .collect();
     ensure!(groups.is_empty(), "groups come from outside: {text:?}");
     passed()
 }
@@ -57,10 +78,16 @@ fn unknown_uid(env: &Env) -> Result<Verdict> {
     bundle.set("/process/user", json!({"uid": 54321, "gid": 54321}));
     let text = env.run_text(&bundle)?;
     // runc says `/`, crun sets no HOME.
-    ensure!(["54321\nhome /", "54321\nhome"].contains(&text.trim_end()), "a uid without a passwd entry: {text:?}");
+    ensure!(
+        ["54321\nhome /", "54321\nhome"].contains(&text.trim_end()),
+        "a uid without a passwd entry: {text:?}"
+    );
     fs::remove_file(bundle.rootfs("etc/passwd"))?;
     let text = env.run_text(&bundle)?;
-    ensure!(text.starts_with("54321\n"), "a root filesystem without /etc/passwd: {text:?}");
+    ensure!(
+        text.starts_with("54321\n"),
+        "a root filesystem without /etc/passwd: {text:?}"
+    );
     passed()
 }
 
@@ -76,7 +103,10 @@ fn umask(env: &Env) -> Result<Verdict> {
 
 fn home(env: &Env) -> Result<Verdict> {
     let mut bundle = env.script("echo $HOME")?;
-    ensure!(env.run_text(&bundle)? == "/root", "HOME of root is not from /etc/passwd");
+    ensure!(
+        env.run_text(&bundle)? == "/root",
+        "HOME of root is not from /etc/passwd"
+    );
     bundle.set("/process/user", json!({"uid": 1000, "gid": 1000}));
     let text = env.run_text(&bundle)?;
     ensure!(text == "/home/user", "HOME of uid 1000 is {text:?}");
@@ -94,11 +124,17 @@ fn home_kept(env: &Env) -> Result<Verdict> {
 fn exact_environment(env: &Env) -> Result<Verdict> {
     let mut bundle = env.bundle()?;
     bundle.args(&["/bin/env"]);
-    bundle.set("/process/env", json!(["PATH=/bin", "HOME=/", "EMPTY=", "EQUALS=a=b", "SPACE=a b"]));
+    bundle.set(
+        "/process/env",
+        json!(["PATH=/bin", "HOME=/", "EMPTY=", "EQUALS=a=b", "SPACE=a b"]),
+    );
     let text = env.run_text(&bundle)?;
     let mut lines: Vec<_> = text.lines().collect();
     lines.sort_unstable();
-    ensure!(lines == ["EMPTY=", "EQUALS=a=b", "HOME=/", "PATH=/bin", "SPACE=a b"], "the environment is {lines:?}");
+    ensure!(
+        lines == ["EMPTY=", "EQUALS=a=b", "HOME=/", "PATH=/bin", "SPACE=a b"],
+        "the environment is {lines:?}"
+    );
     passed()
 }
 
@@ -125,17 +161,31 @@ fn path_lookup(env: &Env) -> Result<Verdict> {
     let mut bundle = env.bundle()?;
     fs::create_dir(bundle.rootfs("opt"))?;
     std::os::unix::fs::symlink("/bin/busybox", bundle.rootfs("opt/echo"))?;
-    bundle.args(&["echo", "found"]).set("/process/env", json!(["PATH=/nowhere:/opt"]));
-    ensure!(env.run_text(&bundle)? == "found", "the command was not found through PATH");
+    bundle
+        .args(&["echo", "found"])
+        .set("/process/env", json!(["PATH=/nowhere:/opt"]));
+    ensure!(
+        env.run_text(&bundle)? == "found",
+        "the command was not found through PATH"
+    );
     bundle.set("/process/env", json!(["PATH=/nowhere"]));
-    env.refuses(&bundle, &["executable file not found in $path", "no such file or directory"])?;
+    env.refuses(
+        &bundle,
+        &[
+            "executable file not found in $path",
+            "no such file or directory",
+        ],
+    )?;
     passed()
 }
 
 fn big_environment(env: &Env) -> Result<Verdict> {
     let mut bundle = env.script("echo ${#BIG} $(env | grep -c ^SMALL)")?;
     // One variable of 100 KiB (the kernel's bound on one is 128 KiB) and many small ones.
-    bundle.push("/process/env", json!(format!("BIG={}", "x".repeat(100 << 10))));
+    bundle.push(
+        "/process/env",
+        json!(format!("BIG={}", "x".repeat(100 << 10))),
+    );
     for n in 0..1000 {
         bundle.push("/process/env", json!(format!("SMALL{n}={n}")));
     }
@@ -159,26 +209,47 @@ fn odd_characters(env: &Env) -> Result<Verdict> {
     let odd = "größe 容器 \"quoted\" $HOME `x` \\ \t tab * ' end";
     let mut bundle = env.bundle()?;
     fs::write(bundle.rootfs("tmp/größe 容器"), "content")?;
-    bundle.args(&["/bin/sh", "-c", "printf '%s|%s|' \"$1\" \"$ODD\"; cat '/tmp/größe 容器'", "sh", odd]);
+    bundle.args(&[
+        "/bin/sh",
+        "-c",
+        "printf '%s|%s|' \"$1\" \"$ODD\"; cat '/tmp/größe 容器'",
+        "sh",
+        odd,
+    ]);
     bundle.push("/process/env", json!(format!("ODD={odd}")));
     let text = env.run_text(&bundle)?;
-    ensure!(text == format!("{odd}|{odd}|content"), "it printed {text:?}");
+    ensure!(
+        text == format!("{odd}|{odd}|content"),
+        "it printed {text:?}"
+    );
     passed()
 }
 
 fn no_leaked_descriptors(env: &Env) -> Result<Verdict> {
     // The fourth one is the directory that ls reads.
     let text = env.run_text(env.bundle()?.args(&["/bin/ls", "/proc/self/fd"]))?;
-    ensure!(text == "0\n1\n2\n3", "the process holds the descriptors {text:?}");
+    ensure!(
+        text == "0\n1\n2\n3",
+        "the process holds the descriptors {text:?}"
+    );
     let container = env.sleeper()?;
-    let text = container.call(&["exec"], &["/bin/ls", "/proc/self/fd"]).ok()?.text();
-    ensure!(text.trim() == "0\n1\n2\n3", "an exec holds the descriptors {text:?}");
+    let text = container
+        .call(&["exec"], &["/bin/ls", "/proc/self/fd"])
+        .ok()?
+        .text();
+    ensure!(
+        text.trim() == "0\n1\n2\n3",
+        "an exec holds the descriptors {text:?}"
+    );
     passed()
 }
 
 fn own_session(env: &Env) -> Result<Verdict> {
     // Fields 5 and 6 of stat are the process group and the session.
     let text = env.run_text(&env.script("echo $$ $(cut -d' ' -f5,6 /proc/$$/stat)")?)?;
-    ensure!(text == "1 1 1", "pid, process group and session are {text:?}");
+    ensure!(
+        text == "1 1 1",
+        "pid, process group and session are {text:?}"
+    );
     passed()
 }
