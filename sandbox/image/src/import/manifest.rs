@@ -194,3 +194,84 @@ pub(super) fn check_platform(name: &str, config: &crate::ImageConfig) -> Result<
         found: format!("{}/{}", config.os, config.architecture),
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ImageConfig;
+    use proptest::prelude::*;
+    use serde_json::Value;
+
+    /// Documents that look like manifests and configurations, with anything anywhere.
+    fn document() -> impl Strategy<Value = Value> {
+        let leaf = prop_oneof![
+            Just(Value::Null),
+            any::<bool>().prop_map(Value::from),
+            any::<i64>().prop_map(Value::from),
+            any::<f64>().prop_map(Value::from),
+            "\\PC{0,12}".prop_map(Value::from),
+            "(sha256:[0-9a-f]{64}|layers|linux|amd64|application/vnd.oci.image.index.v1\\+json)"
+                .prop_map(Value::from),
+        ];
+        let key = "(schemaVersion|mediaType|config|layers|manifests|digest|size|platform|os\
+            |architecture|annotations|rootfs|type|diff_ids|Env|Cmd|Entrypoint|Labels|Volumes|fsLayers)";
+        leaf.prop_recursive(5, 60, 8, move |inner| {
+            prop_oneof![
+                proptest::collection::vec(inner.clone(), 0..5).prop_map(Value::from),
+                proptest::collection::btree_map(key, inner, 0..8)
+                    .prop_map(|map| map.into_iter().collect::<Value>()),
+            ]
+        })
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 1000, ..ProptestConfig::default() })]
+
+        #[test]
+        fn any_document_parses_or_is_refused(document in document()) {
+            let bytes = document.to_string().into_bytes();
+            match Document::parse(&bytes, "test") {
+                Ok(Document::Image(manifest)) => {
+                    let _ = manifest.check("test");
+                    let _: Vec<_> = manifest.layers.iter().map(Descriptor::digest).collect();
+                }
+                Ok(Document::Index(entries)) => {
+                    if for_this_machine(&entries).is_empty() {
+                        let _ = wrong_platform("test", &entries).to_string();
+                    }
+                }
+                Err(error) => prop_assert!(!error.to_string().is_empty()),
+            }
+            if let Ok((config, _)) = ImageConfig::parse(&bytes, &Digest::of(&bytes)) {
+                let _ = check_platform("test", &config);
+            }
+        }
+
+        #[test]
+        fn any_bytes_parse_or_are_refused(bytes in proptest::collection::vec(any::<u8>(), 0..400)) {
+            let _ = Document::parse(&bytes, "test");
+            let _ = ImageConfig::parse(&bytes, &Digest::of(&bytes));
+        }
+    }
+
+    #[test]
+    fn deep_nesting_is_refused() {
+        let bytes = format!("{}{}", "[".repeat(100_000), "]".repeat(100_000));
+        assert!(Document::parse(bytes.as_bytes(), "test").is_err());
+        let bytes = format!("{{\"config\":{bytes}}}");
+        assert!(ImageConfig::parse(bytes.as_bytes(), &Digest::of(b"")).is_err());
+    }
+
+    #[test]
+    fn a_document_of_two_kinds_is_refused() {
+        for text in [
+            r#"{"schemaVersion":2,"config":{"digest":"x","size":1},"layers":[],"manifests":[]}"#,
+            r#"{"schemaVersion":2,"mediaType":"application/vnd.oci.image.index.v1+json","config":{"digest":"x","size":1},"layers":[]}"#,
+            r#"{"schemaVersion":2,"mediaType":"application/vnd.oci.image.manifest.v1+json","manifests":[]}"#,
+            r#"{"schemaVersion":1,"fsLayers":[]}"#,
+            r#"{"layers":[],"config":{"digest":"x","size":1}}"#,
+        ] {
+            assert!(Document::parse(text.as_bytes(), "test").is_err(), "{text}");
+        }
+    }
+}

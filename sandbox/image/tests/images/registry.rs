@@ -16,6 +16,9 @@ use crate::fixture::{Fixture, Packing, Recorder, chain, is_root, layer, leftover
 
 const PROGRAM: &str = "docker-registry";
 
+/// User `tester`, password `secret`.
+const LOGIN: &str = "tester:$2b$04$L./lK9t3cI6BaSJd6aSFzeb0RfY.JZtAt7efzb.gvNpGUV4ipHP8O\n";
+
 /// A registry on loopback with storage of its own.
 struct Registry {
     child: Child,
@@ -25,7 +28,7 @@ struct Registry {
 
 impl Registry {
     /// `None`, and a reason on stderr, when the program is not installed.
-    fn start(login: Option<(&str, &str)>) -> Option<Self> {
+    fn start(with_login: bool) -> Option<Self> {
         if Command::new(PROGRAM).arg("--version").output().is_err() {
             eprintln!("skipped: {PROGRAM} is not installed");
             return None;
@@ -36,15 +39,16 @@ impl Registry {
             .local_addr()
             .unwrap()
             .port();
-        let auth = match login {
-            Some(_) => format!(
+        let auth = if with_login {
+            format!(
                 "auth:\n  htpasswd:\n    realm: test\n    path: {}\n",
                 dir.path().join("htpasswd").display()
-            ),
-            None => String::new(),
+            )
+        } else {
+            String::new()
         };
-        if let Some((user, password)) = login {
-            fs::write(dir.path().join("htpasswd"), htpasswd(user, password)?).unwrap();
+        if with_login {
+            fs::write(dir.path().join("htpasswd"), LOGIN).unwrap();
         }
         let config = format!(
             "version: 0.1\nlog: {{level: error}}\nstorage:\n  filesystem: {{rootdirectory: {}}}\n  delete: {{enabled: true}}\nhttp:\n  addr: 127.0.0.1:{port}\n{auth}",
@@ -153,19 +157,6 @@ impl Drop for Registry {
     }
 }
 
-fn htpasswd(user: &str, password: &str) -> Option<String> {
-    let output = Command::new("htpasswd")
-        .args(["-nbB", user, password])
-        .output();
-    match output {
-        Ok(output) if output.status.success() => Some(String::from_utf8(output.stdout).unwrap()),
-        _ => {
-            eprintln!("skipped: htpasswd is not installed (apache2-utils)");
-            None
-        }
-    }
-}
-
 fn client() -> oci_client::Client {
     // The provider that the library installs, which may not have run yet.
     let _ = rustls::crypto::ring::default_provider().install_default();
@@ -239,7 +230,7 @@ fn an_image_is_pulled_once() {
     if !is_root() {
         return;
     }
-    let Some(registry) = Registry::start(None) else {
+    let Some(registry) = Registry::start(false) else {
         return;
     };
     let fixture = fixture();
@@ -249,7 +240,7 @@ fn an_image_is_pulled_once() {
     let (image, seen) = place.pull(&name, PullPolicy::Missing);
     let image = image.unwrap();
     assert_eq!(image.digest, fixture.id());
-    assert_eq!(image.names, [name.clone()]);
+    assert_eq!(image.names, std::slice::from_ref(&name));
     assert_eq!(
         fs::read_to_string(image.layers[1].join("top")).unwrap(),
         "top"
@@ -296,7 +287,7 @@ fn an_index_leads_to_this_machine() {
     if !is_root() {
         return;
     }
-    let Some(registry) = Registry::start(None) else {
+    let Some(registry) = Registry::start(false) else {
         return;
     };
     let (mine, other) = (fixture(), Fixture::new(vec![layer(&[("other", "")])]));
@@ -320,7 +311,7 @@ fn blobs_that_changed_at_the_registry_are_refused() {
     if !is_root() {
         return;
     }
-    let Some(registry) = Registry::start(None) else {
+    let Some(registry) = Registry::start(false) else {
         return;
     };
     let fixture = fixture();
@@ -353,7 +344,7 @@ fn logins_come_from_dockers_configuration() {
     if !is_root() {
         return;
     }
-    let Some(registry) = Registry::start(Some(("tester", "secret"))) else {
+    let Some(registry) = Registry::start(true) else {
         return;
     };
     let fixture = fixture();
@@ -519,7 +510,7 @@ fn zstd_layers_come_through_a_registry_too() {
     if !is_root() {
         return;
     }
-    let Some(registry) = Registry::start(None) else {
+    let Some(registry) = Registry::start(false) else {
         return;
     };
     let fixture = fixture().packed(Packing::Zstd);
