@@ -15,7 +15,7 @@ use std::time::Duration;
 use crate::{Backend, BackendError, LinkIo, Privileges, Vm, VmConfig};
 
 /// How long a guest may take for anything: these tests share a busy machine.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+pub const PATIENCE: Duration = Duration::from_secs(180);
 
 /// What a case works with.
 pub struct Fixture {

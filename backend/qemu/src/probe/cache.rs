@@ -4,15 +4,19 @@ use std::fs;
 use std::io::{self, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
 
 use backend_api::{Accelerator, BackendError};
 use serde::{Deserialize, Serialize};
 
-use super::{Probe, ProbeOutcome};
+use super::{Probe, ProbeOutcome, Unusable};
 use crate::{QemuBackend, QemuConfig};
 
 /// The largest file that is read.
 const LIMIT: u64 = 64 << 10;
+
+/// How long a guest that hung is believed to hang always. A host that was very busy looks the same.
+const HUNG_FOR: Duration = Duration::from_secs(3600);
 
 /// Why [`cached`] could not tell.
 #[derive(Debug, thiserror::Error)]
@@ -64,7 +68,21 @@ struct Key {
 #[derive(Serialize, Deserialize)]
 struct Remembered {
     key: Key,
+    /// When the outcome was found.
+    when: SystemTime,
     outcome: ProbeOutcome,
+}
+
+impl Remembered {
+    fn holds(&self, key: &Key) -> bool {
+        let hung = matches!(
+            self.outcome,
+            ProbeOutcome::Unusable {
+                reason: Unusable::GuestHung { .. }
+            }
+        );
+        self.key == *key && (!hung || self.when.elapsed().is_ok_and(|age| age < HUNG_FOR))
+    }
 }
 
 /// What the probe found: remembered in `file` if nothing has changed since, otherwise found out now and remembered.
@@ -75,12 +93,16 @@ struct Remembered {
 pub async fn cached(probe: &Probe, file: &Path) -> Result<ProbeOutcome, CacheError> {
     let key = Key::of(probe)?;
     if let Some(remembered) = read(file)
-        && remembered.key == key
+        && remembered.holds(&key)
     {
         return Ok(remembered.outcome);
     }
     let outcome = probe.run().await?;
-    let remembered = Remembered { key, outcome };
+    let remembered = Remembered {
+        key,
+        when: SystemTime::now(),
+        outcome,
+    };
     write(file, &remembered).map_err(|source| CacheError::Write {
         path: file.to_owned(),
         source,
