@@ -10,7 +10,10 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
-use rustix::process::{Pid, PidfdFlags, Signal, WaitOptions, WaitStatus, kill_process, pidfd_open};
+use rustix::process::{
+    Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, WaitOptions, WaitStatus, kill_process,
+    pidfd_open, waitid,
+};
 
 /// How a process ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -69,20 +72,21 @@ pub fn become_subreaper() -> Result<()> {
 
 fn reap() {
     loop {
-        match rustix::process::wait(WaitOptions::empty()) {
-            Ok(Some((pid, status))) => {
-                let Some(exit) = Exit::from_wait(status) else {
-                    continue;
-                };
-                let mut reaped = REAPED.lock().unwrap_or_else(PoisonError::into_inner);
+        // Only look, so that the status changes hands below while nobody can see it gone but not recorded.
+        if waitid(WaitId::All, WaitIdOptions::EXITED | WaitIdOptions::NOWAIT).is_err() {
+            // There is no event for "got a first child"; a pause is the price of not owning SIGCHLD.
+            thread::sleep(Duration::from_millis(2));
+            continue;
+        }
+        let mut reaped = REAPED.lock().unwrap_or_else(PoisonError::into_inner);
+        while let Ok(Some((pid, status))) = rustix::process::wait(WaitOptions::NOHANG) {
+            if let Some(exit) = Exit::from_wait(status) {
                 reaped
                     .get_or_insert_default()
                     .insert(pid.as_raw_nonzero().get(), exit);
-                NEWS.notify_all();
             }
-            // There is no event for "got a first child"; a pause is the price of not owning SIGCHLD.
-            Ok(None) | Err(_) => thread::sleep(Duration::from_millis(2)),
         }
+        NEWS.notify_all();
     }
 }
 
