@@ -12,14 +12,14 @@ pub(super) struct Outcome {
 }
 
 /// Details of a failure that are passed on.
-const DETAILS_MAX: usize = 3;
+const DETAILS_MAX: usize = 1;
 
 impl Outcome {
     pub(super) fn note(&mut self, line: Report) {
         match line {
             Report::Command(error) => self.command = Some(error),
             Report::Error(error) => self.error = Some(error),
-            // The first are nearest to the cause.
+
             Report::Log(detail) if self.details.len() < DETAILS_MAX => self.details.push(detail),
             Report::Log(_) | Report::Pid(_) | Report::Created | Report::Executing => {}
         }

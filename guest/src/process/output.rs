@@ -2,7 +2,7 @@
 
 use std::io;
 use std::os::fd::AsFd;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use cofferdam_protocol::link::LinkStream;
@@ -66,7 +66,9 @@ impl Progress {
 /// A pipe that a process writes to.
 #[derive(Debug)]
 pub(super) struct Output {
-    pipe: Arc<pipe::Receiver>,
+    /// The pump owns it: when the host takes no more, the pipe is closed and its writer gets
+    /// SIGPIPE, as it would from any other reader.
+    pipe: Weak<pipe::Receiver>,
     progress: Arc<Progress>,
 }
 
@@ -75,25 +77,30 @@ impl Output {
     pub(super) fn new(pipe: pipe::Receiver, stream: LinkStream) -> Self {
         let pipe = Arc::new(pipe);
         let progress = Arc::new(Progress::default());
-        let task = (Arc::clone(&pipe), Arc::clone(&progress));
+        let owned = (Arc::downgrade(&pipe), Arc::clone(&progress));
         tokio::spawn(async move {
-            let (pipe, progress) = task;
             let (back, mut to_host) = split(stream);
             tokio::select! {
                 () = forward(&pipe, &mut to_host, &progress) => {}
                 () = until_closed(back) => {}
             }
+            drop(pipe);
             progress.end();
             // A host that has gone needs no end of file.
             let _ = to_host.shutdown().await;
         });
+        let (pipe, progress) = owned;
         Self { pipe, progress }
     }
 
     /// How many bytes have been written to the pipe until now.
     pub(super) fn total(&self) -> u64 {
         // Both are read in one thread, the one that also runs the pump: nothing comes between.
-        let waiting = rustix::io::ioctl_fionread(self.pipe.as_fd()).unwrap_or_default();
+        let waiting = self
+            .pipe
+            .upgrade()
+            .and_then(|pipe| rustix::io::ioctl_fionread(pipe.as_fd()).ok())
+            .unwrap_or_default();
         self.progress.read() + waiting
     }
 

@@ -20,8 +20,8 @@ const BOOT: Duration = Duration::from_secs(60);
 const TOOLS: &[&str] = &[
     "sh", "cat", "echo", "true", "false", "id", "ls", "sleep", "kill", "grep", "head", "tail",
     "dd", "mount", "hostname", "stty", "tty", "env", "pwd", "touch", "mkdir", "wc", "ps", "sysctl",
-    "tr", "stat", "chmod", "test", "seq", "od", "umount", "mknod", "ulimit", "nproc", "date",
-    "md5sum",
+    "tr", "stat", "chmod", "rm", "readlink", "test", "seq", "od", "umount", "mknod", "ulimit",
+    "nproc", "date", "md5sum",
 ];
 
 /// A machine that ends with this value.
@@ -29,6 +29,7 @@ pub struct Machine {
     qemu: Child,
     folder: tempfile::TempDir,
     pub link: Link,
+    driver: tokio::task::AbortHandle,
     pub agent: AgentClient,
     /// Time from QEMU's start until the agent has answered.
     pub answered: Duration,
@@ -100,7 +101,7 @@ impl Machine {
                 }
             };
             let (link, driver) = Link::host(stream);
-            tokio::spawn(driver);
+            let driver = tokio::spawn(driver).abort_handle();
             let control = link.open_control().await.expect("the control stream");
             let agent = connect_agent(control);
             let hello = HelloRequest {
@@ -108,9 +109,9 @@ impl Machine {
                 ..HelloRequest::default()
             };
             let answer = agent.hello(no_deadline(), &hello).await.expect("an answer");
-            (link, agent, answer.init_entered_ns)
+            (link, driver, agent, answer.init_entered_ns)
         });
-        let Ok((link, agent, entered_ns)) = connected.await else {
+        let Ok((link, driver, agent, entered_ns)) = connected.await else {
             let _ = qemu.kill();
             panic!(
                 "no answer within {BOOT:?}; console:\n{}",
@@ -121,6 +122,7 @@ impl Machine {
             qemu,
             folder,
             link,
+            driver,
             agent,
             answered: start.elapsed(),
             entered_ns,
@@ -158,6 +160,11 @@ impl Machine {
             sleep(Duration::from_millis(5)).await;
         }
         false
+    }
+
+    /// Closes the host's end of the link.
+    pub fn unplug(&self) {
+        self.driver.abort();
     }
 
     pub fn console(&self) -> String {

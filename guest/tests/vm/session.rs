@@ -61,6 +61,11 @@ pub fn spec(args: &[&str]) -> Value {
     })
 }
 
+/// A spec whose command is a shell script.
+pub fn script(text: &str) -> Value {
+    spec(&["sh", "-c", text])
+}
+
 /// What a process did.
 #[derive(Debug)]
 pub struct Done {

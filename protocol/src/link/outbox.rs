@@ -12,7 +12,7 @@ use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
-use tokio::io::{AsyncBufRead, AsyncRead, AsyncWrite, BufReader, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, BufReader, ReadBuf};
 
 use super::STREAM_WINDOW;
 use super::connection::TABLE;
@@ -61,19 +61,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> AsyncRead for Outbox<T> {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        // A body larger than what is buffered must not bypass the buffer half way: BufReader
-        // reads directly only when the buffer is empty, which is what we want.
         Pin::new(&mut self.io).poll_read(cx, buf)
-    }
-}
-
-impl<T: AsyncRead + AsyncWrite + Unpin> AsyncBufRead for Outbox<T> {
-    fn poll_fill_buf(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<&[u8]>> {
-        Pin::new(&mut self.get_mut().io).poll_fill_buf(cx)
-    }
-
-    fn consume(mut self: Pin<&mut Self>, amount: usize) {
-        Pin::new(&mut self.io).consume(amount);
     }
 }
 

@@ -1,22 +1,13 @@
-//! What must hold in a guest.
+//! Booting, the life of a container, commands that cannot run.
 
 use std::time::{Duration, Instant};
 
 use cofferdam_protocol::{Empty, no_deadline, start_failure};
 use serde_json::json;
 
+use super::machine;
 use crate::machine::Machine;
 use crate::session::spec;
-
-/// Boots, or ends the test.
-macro_rules! machine {
-    () => {
-        match Machine::boot().await {
-            Some(machine) => machine,
-            None => return,
-        }
-    };
-}
 
 #[test]
 fn a_probe_says_so_and_ends() {
@@ -136,5 +127,6 @@ async fn says_why_a_command_cannot_run() {
     let mut bad = spec(&["true"]);
     bad["process"]["cwd"] = json!("/etc/passwd");
     let failure = machine.create("c", &bad).await.err().expect("a failure");
-    println!("{}", failure.message);
+    assert!(failure.message.contains("ENOTDIR"), "{}", failure.message);
+    assert!(!failure.message.contains('\n'));
 }
