@@ -2,7 +2,7 @@
 //!
 //! An [`ImageStore`] is a directory that several processes use at the same time. Resolving an
 //! [`ImageSource`] gives an [`Image`]: its run configuration and one directory per layer, ready
-//! to be the lower directories of an overlay mount ([`mount_overlay`]).
+//! to be the lower directories of an overlay mount.
 //!
 //! Images come from strangers, so everything about them is checked before it is believed:
 //! every digest is computed again, every size and count has a bound ([`Limits`]), and unpacking
@@ -25,7 +25,6 @@ mod digest;
 mod error;
 mod image;
 mod import;
-mod overlay;
 mod progress;
 mod reference;
 mod settings;
@@ -36,7 +35,6 @@ mod unpack;
 pub use digest::Digest;
 pub use error::{BadEntry, ImageError};
 pub use image::{Image, ImageConfig, ImageSummary, Removed};
-pub use overlay::{Overlay, mount_overlay};
 pub use progress::{Event, Progress, Silent};
 pub use reference::Reference;
 pub use settings::{Limits, PullPolicy, Settings};

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::Read;
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -206,6 +206,9 @@ impl ImageStore {
             .mode(0o755)
             .create(&path)
             .map_err(ImageError::io("create", &path))?;
+        // Most layers have no entry for their root, and the mode above went through the umask.
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o755))
+            .map_err(ImageError::io("set the mode of", &path))?;
         let unpacked = self.unpack(plan, index, blobs, &path, progress)?;
         Ok((path, unpacked))
     }

@@ -8,6 +8,7 @@ use crate::fixture::{
     Fixture, Packing, Recorder, chain, docker_archive, is_root, layer, leftovers, tar_of,
     write_layout,
 };
+use proptest::prelude::*;
 use sandbox_image::{Image, ImageError, ImageSource, ImageStore, PullPolicy, Silent};
 use serde_json::json;
 
@@ -514,6 +515,79 @@ fn what_podman_saves_can_be_read() {
                 image.digest,
                 "{format}"
             );
+        }
+    }
+}
+
+#[test]
+fn repeated_layers_of_an_archive_may_be_links() {
+    if !is_root() {
+        return;
+    }
+    let layer = layer(&[("f", "linked")]);
+    let fixture = Fixture::new(vec![layer.clone(), layer.clone()]);
+    let config = fixture.config_bytes();
+    let list = json!([{"Config": "config.json", "RepoTags": null, "Layers": ["a/layer.tar", "b/layer.tar"]}]);
+    let mut builder = tar::Builder::new(Vec::new());
+    for (name, bytes) in [
+        ("a/layer.tar", layer.as_slice()),
+        ("config.json", &config),
+        ("manifest.json", list.to_string().as_bytes()),
+    ] {
+        let mut header = tar::Header::new_gnu();
+        header.set_size(bytes.len() as u64);
+        builder.append_data(&mut header, name, bytes).unwrap();
+    }
+    let mut header = tar::Header::new_gnu();
+    header.set_size(0);
+    header.set_entry_type(tar::EntryType::Symlink);
+    builder
+        .append_link(&mut header, "b/layer.tar", "../a/layer.tar")
+        .unwrap();
+    let bytes = builder.into_inner().unwrap();
+    let place = Place::new();
+    let image = place.resolve(&place.write("links.tar", &bytes)).unwrap();
+    assert_eq!(read(&image, "f"), "linked");
+    assert_eq!(image.names, [] as [&str; 0]);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 60, ..ProptestConfig::default() })]
+
+    /// Whatever is changed in an archive, it gives the very image or an error, and an error
+    /// leaves nothing.
+    #[test]
+    fn damaged_archives_give_the_image_or_nothing(
+        changes in proptest::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..4),
+        cut in proptest::option::of(any::<prop::sample::Index>()),
+        packing in prop::sample::select(vec![Packing::Plain, Packing::Gzip, Packing::Zstd]),
+        oci: bool,
+    ) {
+        if is_root() {
+            let fixture = two_layers();
+            let plain = if oci {
+                let layout = tempfile::tempdir().unwrap();
+                fixture.write_layout(layout.path(), Some("app:1"));
+                tar_of(layout.path())
+            } else {
+                fixture.docker_archive(&["app:1"])
+            };
+            let mut bytes = packing.pack(&plain);
+            for (index, byte) in &changes {
+                let at = index.index(bytes.len());
+                bytes[at] = *byte;
+            }
+            if let Some(cut) = cut {
+                bytes.truncate(cut.index(bytes.len()));
+            }
+            let place = Place::new();
+            match place.resolve(&place.write("damaged", &bytes)) {
+                Ok(image) => {
+                    prop_assert_eq!(read(&image, "etc/a"), "upper");
+                    prop_assert_eq!(image.layers.len(), 2);
+                }
+                Err(_) => prop_assert_eq!(leftovers(&place.dir.path().join("store")), [] as [&Path; 0]),
+            }
         }
     }
 }

@@ -1,16 +1,18 @@
 //! The store over time: sharing, leases, removal, other processes, crashes.
 
 use std::collections::BTreeMap;
-use std::fs;
+use std::ffi::CString;
+use std::fs::{self, File};
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
+use rustix::mount::{MountFlags, UnmountFlags};
+
 use crate::fixture::{Fixture, is_root, layer, leftovers};
-use sandbox_image::{
-    Image, ImageError, ImageSource, ImageStore, PullPolicy, Silent, mount_overlay,
-};
+use sandbox_image::{Image, ImageError, ImageSource, ImageStore, PullPolicy, Settings, Silent};
 
 fn import(store: &ImageStore, fixture: &Fixture, name: &str) -> Image {
     let dir = tempfile::tempdir().unwrap();
@@ -20,6 +22,55 @@ fn import(store: &ImageStore, fixture: &Fixture, name: &str) -> Image {
     store
         .resolve(&source, PullPolicy::Missing, &Silent)
         .unwrap()
+}
+
+/// A mount that ends with the test.
+struct Mount {
+    target: PathBuf,
+}
+
+impl Mount {
+    fn new(kind: &str, target: &Path, options: &str) -> Self {
+        let options = CString::new(options).unwrap();
+        fs::create_dir_all(target).unwrap();
+        rustix::mount::mount(kind, target, kind, MountFlags::empty(), options.as_c_str()).unwrap();
+        Self {
+            target: target.to_owned(),
+        }
+    }
+
+    /// The image's layers under a writable directory. The long paths of many layers would not
+    /// fit the one page that mount options have.
+    fn overlay(image: &Image, dir: &Path) -> Self {
+        let opened: Vec<File> = image
+            .layers
+            .iter()
+            .rev()
+            .map(|layer| File::open(layer).unwrap())
+            .collect();
+        let lower: Vec<String> = opened
+            .iter()
+            .map(|file| format!("/proc/self/fd/{}", file.as_raw_fd()))
+            .collect();
+        let [upper, work] = ["upper", "work"].map(|name| {
+            let path = dir.join(name);
+            fs::create_dir(&path).unwrap();
+            path
+        });
+        let options = format!(
+            "lowerdir={},upperdir={},workdir={}",
+            lower.join(":"),
+            upper.display(),
+            work.display()
+        );
+        Self::new("overlay", &dir.join("target"), &options)
+    }
+}
+
+impl Drop for Mount {
+    fn drop(&mut self) {
+        rustix::mount::unmount(&self.target, UnmountFlags::DETACH).unwrap();
+    }
 }
 
 fn base() -> Vec<u8> {
@@ -172,12 +223,8 @@ fn mounted_layers_look_as_the_image_says() {
         "stack:1",
     );
     assert_eq!(image.layers.len(), 3);
-    let [upper, work, target] = ["upper", "work", "target"].map(|name| {
-        let path = dir.path().join(name);
-        fs::create_dir(&path).unwrap();
-        path
-    });
-    let overlay = mount_overlay(&image.layers, &upper, &work, &target).unwrap();
+    let overlay = Mount::overlay(&image, dir.path());
+    let target = dir.path().join("target");
     let expected: BTreeMap<PathBuf, String> = [
         ("d", "/"),
         ("d/new", "2"),
@@ -194,7 +241,7 @@ fn mounted_layers_look_as_the_image_says() {
     .collect();
     assert_eq!(tree(&target), expected);
     fs::write(target.join("written"), "x").unwrap();
-    overlay.close().unwrap();
+    drop(overlay);
     assert_eq!(tree(&target), BTreeMap::new());
     assert!(
         image
@@ -215,14 +262,38 @@ fn as_many_layers_as_the_limit_can_be_mounted() {
         .map(|n| layer(&[(&format!("f{n}"), "x")]))
         .collect();
     let image = import(&store, &Fixture::new(layers), "many:1");
-    let [upper, work, target] = ["upper", "work", "target"].map(|name| {
-        let path = dir.path().join(name);
-        fs::create_dir(&path).unwrap();
-        path
-    });
-    let overlay = mount_overlay(&image.layers, &upper, &work, &target).unwrap();
+    let overlay = Mount::overlay(&image, dir.path());
+    let target = dir.path().join("target");
     assert_eq!(fs::read_dir(&target).unwrap().count(), 200);
-    overlay.close().unwrap();
+    drop(overlay);
+}
+
+#[test]
+fn a_full_disk_is_told_and_leaves_nothing() {
+    if !is_root() {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let archive = dir.path().join("large.tar");
+    large_archive(&archive);
+    let small = dir.path().join("small");
+    let _mount = Mount::new("tmpfs", &small, "size=8m");
+    for keep_free_bytes in [0, 1 << 20] {
+        let mut settings = Settings::default();
+        settings.limits.keep_free_bytes = keep_free_bytes;
+        let store = ImageStore::open_with(&small, settings).unwrap();
+        let source = ImageSource::parse(archive.to_str().unwrap()).unwrap();
+        let error = store
+            .resolve(&source, PullPolicy::Missing, &Silent)
+            .unwrap_err();
+        assert!(matches!(error, ImageError::NoSpace { .. }), "{error:?}");
+        assert_eq!(leftovers(&small), [] as [&Path; 0]);
+        let space = rustix::fs::statvfs(&small).unwrap();
+        assert!(
+            space.f_bavail * space.f_frsize > 7 << 20,
+            "the space stays taken"
+        );
+    }
 }
 
 #[test]
