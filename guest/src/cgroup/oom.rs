@@ -61,9 +61,8 @@ impl OomWatch {
             }
             let mut ready = self.inotify.readable().await?;
             let mut events = [0; 4096];
-            match ready.try_io(|fd| Ok(rustix::io::read(fd, &mut events)?)) {
-                Ok(Err(error)) => return Err(error),
-                Ok(Ok(_)) | Err(_) => {}
+            if let Ok(read) = ready.try_io(|fd| Ok(rustix::io::read(fd, &mut events)?)) {
+                read?;
             }
         }
     }

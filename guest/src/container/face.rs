@@ -19,7 +19,7 @@ pub(super) struct Face {
 }
 
 enum Side {
-    Pipes(Pipes),
+    Pipes(Box<Pipes>),
     Terminal(ConsoleSocket, Option<LinkStream>),
 }
 
@@ -40,7 +40,7 @@ impl Containers {
             };
             let made = Pipes::new(ends, owner);
             let (pipes, stdio) = made.map_err(ContainerError::kernel("make pipes"))?;
-            let side = Side::Pipes(pipes);
+            let side = Side::Pipes(Box::new(pipes));
             return Ok(Face { stdio, owner, side });
         }
         if tokens.stdout != 0 || tokens.stderr != 0 {
@@ -82,7 +82,7 @@ impl Face {
         // An end of file comes only when nobody but the process has its ends.
         drop(self.stdio);
         let (socket, stream) = match self.side {
-            Side::Pipes(pipes) => return Ok(Process::with_pipes(pid, end, pipes)),
+            Side::Pipes(pipes) => return Ok(Process::with_pipes(pid, end, *pipes)),
             Side::Terminal(socket, stream) => (socket, stream),
         };
         let controller = socket.receive().await;

@@ -1,13 +1,13 @@
 //! The processes of containers: their ends and their stdio.
 
+mod named;
 mod output;
-mod process;
 mod reaper;
 mod stdio;
 mod streams;
 mod terminal;
 
-pub use process::{Finished, Process};
+pub use named::{Finished, Process};
 pub use reaper::{Exit, Expectation, Reaper};
 pub use stdio::{Ends, Pipes};
 pub use streams::{StreamError, Streams};
