@@ -7,6 +7,7 @@
 //! ```
 
 use std::fs::{self, File};
+use std::ops::Deref;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
@@ -17,42 +18,25 @@ use tempfile::TempDir;
 
 const STAGE: &str = ".stage-";
 
-/// One kind of built things, locked for this process.
+/// One kind of built things. Looking needs no lock, because entries appear complete.
 pub struct Store {
     directory: PathBuf,
+}
+
+/// A store that only this process may change.
+pub struct Locked<'a> {
+    store: &'a Store,
     // Closing the file gives the lock back.
     _lock: File,
 }
 
 impl Store {
-    /// Opens the store, waits for another build of the same kind, and clears what a killed build left.
+    /// Opens the store.
     pub fn open(cache: &Path, kind: &str) -> Result<Self> {
         let directory = cache.join(kind);
         fs::create_dir_all(&directory)
             .with_context(|| format!("create {}", directory.display()))?;
-        let path = directory.join("lock");
-        let lock = File::create(&path).with_context(|| format!("create {}", path.display()))?;
-        match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => {}
-            Err(Errno::WOULDBLOCK) => {
-                eprintln!("waiting for another build ({})", path.display());
-                flock(&lock, FlockOperation::LockExclusive)
-                    .with_context(|| format!("lock {}", path.display()))?;
-            }
-            Err(error) => {
-                return Err(error).with_context(|| format!("lock {}", path.display()));
-            }
-        }
-        let store = Self {
-            directory,
-            _lock: lock,
-        };
-        for entry in store.entries()? {
-            if entry.1.starts_with(STAGE) {
-                remove(&entry.0)?;
-            }
-        }
-        Ok(store)
+        Ok(Self { directory })
     }
 
     /// The folder of the store, for what belongs beside its entries.
@@ -66,6 +50,56 @@ impl Store {
         path.is_dir().then_some(path)
     }
 
+    /// Waits for another build of the same kind, and clears what a killed build left.
+    pub fn lock(&self) -> Result<Locked<'_>> {
+        let path = self.directory.join("lock");
+        let lock = File::create(&path).with_context(|| format!("create {}", path.display()))?;
+        match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => {}
+            Err(Errno::WOULDBLOCK) => {
+                eprintln!("waiting for another build ({})", path.display());
+                flock(&lock, FlockOperation::LockExclusive)
+                    .with_context(|| format!("lock {}", path.display()))?;
+            }
+            Err(error) => {
+                return Err(error).with_context(|| format!("lock {}", path.display()));
+            }
+        }
+        for (path, name) in self.entries()? {
+            if name.starts_with(STAGE) {
+                remove(&path)?;
+            }
+        }
+        Ok(Locked {
+            store: self,
+            _lock: lock,
+        })
+    }
+
+    fn entries(&self) -> Result<Vec<(PathBuf, String)>> {
+        let mut entries = Vec::new();
+        for entry in fs::read_dir(&self.directory)
+            .with_context(|| format!("read {}", self.directory.display()))?
+        {
+            let entry = entry.with_context(|| format!("read {}", self.directory.display()))?;
+            entries.push((
+                entry.path(),
+                entry.file_name().to_string_lossy().into_owned(),
+            ));
+        }
+        Ok(entries)
+    }
+}
+
+impl Deref for Locked<'_> {
+    type Target = Store;
+
+    fn deref(&self) -> &Store {
+        self.store
+    }
+}
+
+impl Locked<'_> {
     /// A folder to build in, on the same file system as the entries.
     pub fn stage(&self) -> Result<TempDir> {
         tempfile::Builder::new()
@@ -99,20 +133,6 @@ impl Store {
         }
         Ok(())
     }
-
-    fn entries(&self) -> Result<Vec<(PathBuf, String)>> {
-        let mut entries = Vec::new();
-        for entry in fs::read_dir(&self.directory)
-            .with_context(|| format!("read {}", self.directory.display()))?
-        {
-            let entry = entry.with_context(|| format!("read {}", self.directory.display()))?;
-            entries.push((
-                entry.path(),
-                entry.file_name().to_string_lossy().into_owned(),
-            ));
-        }
-        Ok(entries)
-    }
 }
 
 fn remove(directory: &Path) -> Result<()> {
@@ -127,14 +147,16 @@ mod tests {
     fn a_killed_build_is_cleared_and_an_entry_survives() {
         let cache = tempfile::tempdir().unwrap();
         let store = Store::open(cache.path(), "kernel").unwrap();
-        let killed = store.stage().unwrap().keep();
-        let stage = store.stage().unwrap();
+        let locked = store.lock().unwrap();
+        let killed = locked.stage().unwrap().keep();
+        let stage = locked.stage().unwrap();
         fs::create_dir(stage.path().join("out")).unwrap();
-        let entry = store.publish(&stage.path().join("out"), "abc").unwrap();
+        let entry = locked.publish(&stage.path().join("out"), "abc").unwrap();
         drop(stage);
-        drop(store);
+        drop(locked);
+        assert!(killed.exists());
 
-        let store = Store::open(cache.path(), "kernel").unwrap();
+        let _locked = store.lock().unwrap();
         assert!(!killed.exists());
         assert_eq!(store.find("abc"), Some(entry));
         assert_eq!(store.find("abd"), None);
@@ -150,7 +172,8 @@ mod tests {
             let time = SystemTime::now() - std::time::Duration::from_secs(age);
             File::open(&path).unwrap().set_modified(time).unwrap();
         }
-        store.prune(2, |name| name != "apt").unwrap();
+        let locked = store.lock().unwrap();
+        locked.prune(2, |name| name != "apt").unwrap();
         assert!(store.find("old").is_none());
         for kept in ["middle", "new", "apt"] {
             assert!(store.find(kept).is_some(), "{kept}");

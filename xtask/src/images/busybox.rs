@@ -53,6 +53,10 @@ pub fn find_or_build(store: &Store) -> Result<PathBuf> {
     if let Some(entry) = store.find(&key) {
         return Ok(entry);
     }
+    let store = store.lock()?;
+    if let Some(entry) = store.find(&key) {
+        return Ok(entry);
+    }
     let stage = store.stage()?;
     let finished = stage.path().join("finished");
     fs::create_dir(&finished).with_context(|| format!("create {}", finished.display()))?;

@@ -42,6 +42,10 @@ pub fn find_or_build(store: &Store) -> Result<PathBuf> {
     if let Some(entry) = store.find(&key) {
         return Ok(entry);
     }
+    let store = store.lock()?;
+    if let Some(entry) = store.find(&key) {
+        return Ok(entry);
+    }
     if !rustix::process::geteuid().is_root() {
         bail!("debootstrap needs root: run `cargo xtask images debian` as root once");
     }

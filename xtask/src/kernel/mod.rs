@@ -58,6 +58,7 @@ pub fn install(places: &Places, options: &Options) -> Result<()> {
     if let Some(entry) = cached {
         return place(places, &entry);
     }
+    let store = store.lock()?;
     let source = source::newest(&store)?;
     let key = key(&fragments, &toolchain, &source);
     if let Some(entry) = store.find(&key) {

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::command;
 use crate::digest;
-use crate::store::Store;
+use crate::store::{Locked, Store};
 
 const PACKAGE: &str = "linux-source-6.12";
 const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
@@ -67,7 +67,7 @@ pub fn known(store: &Store) -> Result<Option<Source>> {
 
 /// The newest version that the archive offers. Without a network: the last one used, if it is still
 /// here, and the terminal is told.
-pub fn newest(store: &Store) -> Result<Source> {
+pub fn newest(store: &Locked) -> Result<Source> {
     let mut failures = Vec::new();
     for suite in SUITES {
         match Archive::open(store, suite).and_then(|archive| archive.candidate()) {
@@ -99,7 +99,7 @@ pub fn newest(store: &Store) -> Result<Source> {
 }
 
 /// The package file of that version, from the cache or from the archive.
-pub fn fetch(store: &Store, source: &Source) -> Result<PathBuf> {
+pub fn fetch(store: &Locked, source: &Source) -> Result<PathBuf> {
     let package = package(store);
     if intact(&package, source)? {
         return Ok(package);
