@@ -20,7 +20,8 @@ pub enum PullPolicy {
 pub struct Settings {
     /// Bounds on what an image may contain.
     pub limits: Limits,
-    /// Registries (`host` or `host:port`) that may be reached without TLS. Loopback always may.
+    /// Registries (`host` or `host:port`) that may be reached without TLS when they have none.
+    /// Loopback always may.
     pub insecure_registries: Vec<String>,
     /// Docker's client configuration, whose `auths` are used as credentials. `None` looks at
     /// `$DOCKER_CONFIG/config.json` and then `~/.docker/config.json`.

@@ -31,6 +31,8 @@ pub(super) struct Repository<'a> {
     http: reqwest::Client,
     tokens: oci_client::Client,
     base: String,
+    /// Why TLS is not used, where plain HTTP is allowed.
+    tls_failure: Option<String>,
     authorization: Mutex<Option<Authorization>>,
 }
 
@@ -56,14 +58,16 @@ impl From<ImageError> for Attempt {
 }
 
 impl<'a> Repository<'a> {
-    pub(super) fn new(
+    /// Finds out how the registry is reached. Plain HTTP is tried only where it is allowed, and
+    /// only after TLS.
+    pub(super) async fn connect(
         reference: &'a Reference,
         login: RegistryAuth,
         settings: &'a Settings,
         progress: &'a dyn Progress,
     ) -> Result<Self, ImageError> {
         install_crypto();
-        let plain = reference.is_loopback()
+        let may_be_plain = reference.is_loopback()
             || settings
                 .insecure_registries
                 .iter()
@@ -77,16 +81,30 @@ impl<'a> Repository<'a> {
             .user_agent(USER_AGENT)
             .connect_timeout(settings.connect_timeout)
             .read_timeout(settings.read_timeout)
-            .https_only(!plain);
+            .https_only(!may_be_plain);
         if reference.is_loopback() {
             http = http.no_proxy();
         }
+        let http = http.build().map_err(|error| unusable(chain(&error)))?;
+        let tls_failure = if may_be_plain {
+            let probe = http.get(format!("https://{registry}/v2/")).send();
+            match tokio::time::timeout(settings.connect_timeout, probe).await {
+                Ok(answer) => answer.err().map(|error| chain(&error)),
+                Err(_) => Some("no answer".to_owned()),
+            }
+        } else {
+            None
+        };
+        let protocol = match tls_failure {
+            Some(_) => ClientProtocol::HttpsExcept(vec![registry.to_owned()]),
+            None => ClientProtocol::Https,
+        };
+        let scheme = match tls_failure {
+            Some(_) => "http",
+            None => "https",
+        };
         let tokens = oci_client::Client::try_from(ClientConfig {
-            protocol: if plain {
-                ClientProtocol::HttpsExcept(vec![registry.to_owned()])
-            } else {
-                ClientProtocol::Https
-            },
+            protocol,
             connect_timeout: Some(settings.connect_timeout),
             read_timeout: Some(settings.read_timeout),
             user_agent: USER_AGENT,
@@ -94,13 +112,10 @@ impl<'a> Repository<'a> {
         })
         .map_err(|error| unusable(chain(&error)))?;
         Ok(Self {
-            http: http.build().map_err(|error| unusable(chain(&error)))?,
+            http,
             tokens,
-            base: format!(
-                "{}://{registry}/v2/{}",
-                if plain { "http" } else { "https" },
-                reference.repository()
-            ),
+            base: format!("{scheme}://{registry}/v2/{}", reference.repository()),
+            tls_failure,
             reference,
             settings,
             progress,
@@ -226,7 +241,14 @@ impl<'a> Repository<'a> {
             }
             _ => Attempt::Final(ImageError::Registry {
                 what: format!("{} of {}", path, self.reference.full()),
-                reason,
+                reason: match &self.tls_failure {
+                    // A registry with TLS whose certificate is not trusted answers plain
+                    // requests in this way.
+                    Some(failure) if status == StatusCode::BAD_REQUEST => {
+                        format!("{reason} (asked in plain text, because over TLS: {failure})")
+                    }
+                    _ => reason,
+                },
             }),
         })
     }

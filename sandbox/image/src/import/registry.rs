@@ -40,15 +40,7 @@ pub(crate) fn from_registry(
     let settings = store.settings();
     let config = credentials::config_path(settings.docker_config.as_deref());
     let login = credentials::find(config.as_deref(), reference.registry(), progress)?;
-    let repository = Repository::new(reference, login, settings, progress)?;
     let session = store.begin()?;
-    let pull = Pull {
-        store,
-        reference,
-        repository,
-        session: &session,
-        progress,
-    };
     // On a thread of its own: the caller may be inside a runtime, where blocking on another one
     // is a panic.
     let plan = std::thread::scope(|scope| {
@@ -57,7 +49,16 @@ pub(crate) fn from_registry(
                 .enable_all()
                 .build()
                 .map_err(ImageError::io("start a runtime for", full))?;
-            runtime.block_on(pull.fetch())
+            runtime.block_on(async {
+                let pull = Pull {
+                    store,
+                    reference,
+                    repository: Repository::connect(reference, login, settings, progress).await?,
+                    session: &session,
+                    progress,
+                };
+                pull.fetch().await
+            })
         });
         fetching
             .join()

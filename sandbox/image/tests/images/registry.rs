@@ -29,6 +29,11 @@ struct Registry {
 impl Registry {
     /// `None`, and a reason on stderr, when the program is not installed.
     fn start(with_login: bool) -> Option<Self> {
+        Self::start_with(with_login, None)
+    }
+
+    /// With TLS when there is a certificate and a key.
+    fn start_with(with_login: bool, tls: Option<(&Path, &Path)>) -> Option<Self> {
         if Command::new(PROGRAM).arg("--version").output().is_err() {
             eprintln!("skipped: {PROGRAM} is not installed");
             return None;
@@ -47,11 +52,18 @@ impl Registry {
         } else {
             String::new()
         };
+        let tls = tls.map_or(String::new(), |(certificate, key)| {
+            format!(
+                "  tls: {{certificate: {}, key: {}}}\n",
+                certificate.display(),
+                key.display()
+            )
+        });
         if with_login {
             fs::write(dir.path().join("htpasswd"), LOGIN).unwrap();
         }
         let config = format!(
-            "version: 0.1\nlog: {{level: error}}\nstorage:\n  filesystem: {{rootdirectory: {}}}\n  delete: {{enabled: true}}\nhttp:\n  addr: 127.0.0.1:{port}\n{auth}",
+            "version: 0.1\nlog: {{level: error}}\nstorage:\n  filesystem: {{rootdirectory: {}}}\n  delete: {{enabled: true}}\nhttp:\n  addr: 127.0.0.1:{port}\n{tls}{auth}",
             dir.path().join("storage").display()
         );
         fs::write(dir.path().join("config.yml"), config).unwrap();
@@ -377,6 +389,11 @@ fn logins_come_from_dockers_configuration() {
 
 /// Answers each request on loopback by a function of its path.
 fn liar(answer: impl Fn(&str) -> Vec<u8> + Send + Sync + 'static) -> u16 {
+    serve(move |path, _| answer(path))
+}
+
+/// Answers each request on loopback by a function of its path and its `Authorization`.
+fn serve(answer: impl Fn(&str, &str) -> Vec<u8> + Send + Sync + 'static) -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();
     let answer = std::sync::Arc::new(answer);
@@ -385,18 +402,27 @@ fn liar(answer: impl Fn(&str) -> Vec<u8> + Send + Sync + 'static) -> u16 {
             let answer = answer.clone();
             std::thread::spawn(move || {
                 let mut stream = stream.unwrap();
+                let mut first = [0];
+                // A client that tries TLS first; what follows is not HTTP.
+                if stream.peek(&mut first).is_err() || first == [0x16] {
+                    return;
+                }
                 let mut lines = BufReader::new(stream.try_clone().unwrap()).lines();
                 let Some(Ok(first)) = lines.next() else {
                     return;
                 };
-                for line in lines {
-                    if line.is_ok_and(|line| line.is_empty()) {
-                        break;
+                let mut login = String::new();
+                for line in lines
+                    .map_while(Result::ok)
+                    .take_while(|line| !line.is_empty())
+                {
+                    if let Some(value) = line.to_ascii_lowercase().strip_prefix("authorization: ") {
+                        login = line[line.len() - value.len()..].to_owned();
                     }
                 }
                 let path = first.split(' ').nth(1).unwrap_or_default().to_owned();
                 // The client may hang up when it has seen enough.
-                let _ = stream.write_all(&answer(&path));
+                let _ = stream.write_all(&answer(&path, &login));
                 if path.contains("hang") {
                     let _ = stream.read(&mut [0]);
                 }
@@ -477,6 +503,69 @@ fn hostile_registries_are_bounded() {
 }
 
 #[test]
+fn tokens_are_fetched_where_the_registry_says() {
+    if !is_root() {
+        return;
+    }
+    let fixture = Fixture::new(vec![layer(&[("f", "x")])]);
+    let served = fixture.clone();
+    let token_server = serve(|path, login| {
+        assert!(
+            path.contains("repository%3Ame%2Fapp%3Apull") && path.contains("service=here"),
+            "{path}"
+        );
+        if login.starts_with("Basic ") && !login.ends_with("dGVzdGVyOnNlY3JldA==") {
+            return response("401 Unauthorized", 2, b"no");
+        }
+        let token = if login.is_empty() {
+            "anonymous"
+        } else {
+            "personal"
+        };
+        let body = json!({"token": token}).to_string();
+        response("200 OK", body.len(), body.as_bytes())
+    });
+    let port = serve(move |path, login| {
+        let needed = if path.contains("/manifests/private") {
+            "Bearer personal"
+        } else {
+            "Bearer "
+        };
+        if !login.starts_with(needed) {
+            return format!(
+                "HTTP/1.1 401 Unauthorized\r\nWWW-Authenticate: Bearer realm=\"http://127.0.0.1:{token_server}/token\",service=\"here\"\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+            )
+            .into_bytes();
+        }
+        let body = match path.rsplit('/').next().unwrap_or_default() {
+            "public" | "private" => served.manifest_bytes(),
+            digest if digest == served.id().to_string() => served.config_bytes(),
+            _ => served.blobs()[0].clone(),
+        };
+        response("200 OK", body.len(), &body)
+    });
+    let host = format!("127.0.0.1:{port}");
+    let (image, _) = Place::new().pull(&format!("{host}/me/app:public"), PullPolicy::Missing);
+    assert_eq!(image.unwrap().digest, fixture.id());
+    let place = Place::new();
+    place.fails(&format!("{host}/me/app:private"), &["refuses access"]);
+    let config = place.dir.path().join("config.json");
+    fs::write(
+        &config,
+        json!({"auths": {&host: {"auth": "dGVzdGVyOndyb25n"}}}).to_string(),
+    )
+    .unwrap();
+    place.fails(&format!("{host}/me/app:private"), &["refuses access"]);
+    fs::write(
+        &config,
+        json!({"auths": {&host: {"auth": "dGVzdGVyOnNlY3JldA=="}}}).to_string(),
+    )
+    .unwrap();
+    let (image, _) = place.pull(&format!("{host}/me/app:private"), PullPolicy::Missing);
+    assert_eq!(image.unwrap().digest, fixture.id());
+}
+
+#[test]
 fn pulling_works_inside_a_runtime() {
     let place = Place::with(|settings, _| settings.attempts = 1);
     block_on(async {
@@ -502,6 +591,86 @@ fn other_hosts_are_never_asked_in_plain_text() {
     place.fails(
         "registry.invalid:5000/app:1",
         &["http://registry.invalid:5000"],
+    );
+}
+
+#[test]
+#[ignore = "run by another test in a process of its own"]
+fn pull_in_another_process() {
+    let name = std::env::var("IMAGE").unwrap();
+    let (result, _) =
+        Place::with(|settings, _| settings.attempts = 1).pull(&name, PullPolicy::Missing);
+    match result {
+        Ok(image) => println!("pulled {}", image.digest),
+        Err(error) => println!("failed {}", chain(&error)),
+    }
+}
+
+#[test]
+fn certificates_are_checked() {
+    if !is_root() {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let [certificate, key] = ["certificate.pem", "key.pem"].map(|name| dir.path().join(name));
+    let made = Command::new("openssl")
+        .args([
+            "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=test",
+        ])
+        .args([
+            "-addext",
+            "subjectAltName=IP:127.0.0.1",
+            "-addext",
+            "basicConstraints=critical,CA:FALSE",
+        ])
+        .args([
+            "-keyout".as_ref(),
+            key.as_os_str(),
+            "-out".as_ref(),
+            certificate.as_os_str(),
+        ])
+        .output();
+    if !made.is_ok_and(|output| output.status.success()) {
+        eprintln!("skipped: openssl is not installed");
+        return;
+    }
+    let Some(plain) = Registry::start(false) else {
+        return;
+    };
+    let fixture = fixture();
+    plain.push(&fixture, "app:1", &RegistryAuth::Anonymous);
+    let registry = Registry::start_with(false, Some((&certificate, &key))).unwrap();
+    // What was pushed to the plain one, because the client that pushes trusts nothing.
+    let copied = Command::new("cp")
+        .arg("-a")
+        .arg(plain.dir.path().join("storage"))
+        .arg(registry.dir.path())
+        .status()
+        .unwrap();
+    assert!(copied.success());
+    let pull = |trusted: &Path| {
+        let output = Command::new(std::env::current_exe().unwrap())
+            .args([
+                "--exact",
+                "registry::pull_in_another_process",
+                "--ignored",
+                "--nocapture",
+            ])
+            .env("IMAGE", registry.name("app:1"))
+            .env("SSL_CERT_FILE", trusted)
+            .output()
+            .unwrap();
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let shown = pull(&certificate);
+    assert!(
+        shown.contains(&format!("pulled {}", fixture.id())),
+        "{shown}"
+    );
+    let shown = pull(Path::new("/etc/ssl/certs/ca-certificates.crt"));
+    assert!(
+        shown.contains("failed") && shown.contains("over TLS") && shown.contains("certificate"),
+        "{shown}"
     );
 }
 
