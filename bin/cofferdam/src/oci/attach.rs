@@ -3,7 +3,7 @@
 use std::fs;
 use std::io::{self, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail};
 use sandbox::control::HostStdio;
@@ -72,6 +72,44 @@ impl Attached {
                     raw: None,
                 })
             }
+        }
+    }
+
+    /// The caller's stdio as a person means it: stdin only when `interactive`, and the caller's terminal with `tty`.
+    pub fn to_caller(interactive: bool, tty: bool) -> Result<Self> {
+        let copy = |fd: BorrowedFd<'_>| fd.try_clone_to_owned().context("cannot copy stdio");
+        let (stdin, stdout, stderr) = (io::stdin(), io::stdout(), io::stderr());
+        let raw = if tty { RawMode::on_stdin()? } else { None };
+        // At a terminal, what is typed reaches the container's terminal in any case: Ctrl-C has to.
+        let input = if interactive || raw.is_some() {
+            copy(stdin.as_fd())?
+        } else {
+            let null = fs::File::open("/dev/null").context("cannot open /dev/null")?;
+            null.into()
+        };
+        let mut own = vec![input, copy(stdout.as_fd())?];
+        if !tty {
+            own.push(copy(stderr.as_fd())?);
+        }
+        Ok(Self {
+            stdio: if tty {
+                HostStdio::Terminal
+            } else {
+                HostStdio::Pipes
+            },
+            own,
+            console: None,
+            raw,
+        })
+    }
+
+    /// No stdin, and the output to a log.
+    pub fn to_log(path: PathBuf) -> Self {
+        Self {
+            stdio: HostStdio::Log(path),
+            own: Vec::new(),
+            console: None,
+            raw: None,
         }
     }
 

@@ -14,18 +14,26 @@ use sandbox::state::ProcessIdentity;
 use crate::cli::{BundleArgs, CreateArgs};
 use crate::context::{Context, container_id};
 use crate::oci::attach::{Attached, no_further_descriptors, write_pid};
+use crate::people::storage;
 use crate::process::{proxy, spawn};
 
 /// Runs the command.
 pub fn run(context: &Context, args: CreateArgs) -> Result<ExitCode> {
     let new = of_bundle(context, &args.id, &args.bundle)?;
-    in_background(
-        context,
-        new,
-        args.bundle.console_socket.as_deref(),
-        args.bundle.pid_file.as_deref(),
-    )?;
+    for_engine(context, new, &args.bundle)?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// Makes it as engines want it: their stdio or a terminal behind their socket, and a proxy in the background.
+pub fn for_engine(context: &Context, new: NewContainer, args: &BundleArgs) -> Result<()> {
+    let console_socket = args.console_socket.as_deref();
+    let (wants_terminal, size) = terminal(&new);
+    if wants_terminal && console_socket.is_none() {
+        bail!("cannot allocate tty if runc will detach without setting console socket");
+    }
+    in_background(context, new, args.pid_file.as_deref(), false, || {
+        Attached::new(wants_terminal, console_socket, true, size)
+    })
 }
 
 /// The container that the options ask for.
@@ -63,22 +71,25 @@ pub fn terminal(new: &NewContainer) -> (bool, Option<(u16, u16)>) {
     )
 }
 
-/// Makes it with a proxy in the background.
+/// Makes it with a proxy in the background; with `remove` that removes the container when it has ended.
 pub fn in_background(
     context: &Context,
     new: NewContainer,
-    console_socket: Option<&Path>,
     pid_file: Option<&Path>,
+    remove: bool,
+    attach: impl FnOnce() -> Result<Attached>,
 ) -> Result<()> {
-    let (wants_terminal, size) = terminal(&new);
-    if wants_terminal && console_socket.is_none() {
-        bail!("cannot allocate tty if runc will detach without setting console socket");
-    }
     registered(new, |new| {
-        let mut attached = Attached::new(wants_terminal, console_socket, true, size)?;
+        let mut attached = attach()?;
         let (theirs, drivers) = proxy::pair()?;
-        let mut child = spawn::proxy(new.id.as_str(), theirs, attached.console.take())
-            .context("cannot start the proxy")?;
+        let remove_from = remove.then(|| new.store.root());
+        let mut child = spawn::proxy(
+            new.id.as_str(),
+            theirs,
+            attached.console.take(),
+            remove_from,
+        )
+        .context("cannot start the proxy")?;
         let pid = spawn::pid(&child);
         let made = launch(context, new, attached, pid, drivers)
             .and_then(|undecided| write_pid(pid_file, pid).map(|()| undecided))
@@ -98,7 +109,7 @@ pub fn registered<T>(new: NewContainer, make: impl FnOnce(NewContainer) -> Resul
     let (store, id) = (new.store.clone(), new.id.clone());
     let made = make(new);
     if made.is_err()
-        && let Err(error) = client::delete(&store, &id, true)
+        && let Err(error) = storage::delete(&store, &id, true)
     {
         tracing::warn!(%error, "cannot remove what is left of {id}");
     }

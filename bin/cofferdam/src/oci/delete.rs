@@ -4,16 +4,16 @@ use std::process::ExitCode;
 
 use anyhow::{Result, bail};
 use sandbox::SandboxError;
-use sandbox::client;
 use sandbox::state::StateError;
 
 use crate::cli::DeleteArgs;
 use crate::context::{Context, container_id};
+use crate::people::storage;
 
 /// Runs the command.
 pub fn run(context: &Context, args: &DeleteArgs) -> Result<ExitCode> {
     let id = container_id(&args.id)?;
-    match client::delete(&context.store()?, &id, args.force) {
+    match storage::delete(&context.store()?, &id, args.force) {
         Ok(()) => {}
         // As runc: what was to be gone is gone.
         Err(SandboxError::State(StateError::Missing(_))) if args.force => {}

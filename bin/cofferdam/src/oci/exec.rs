@@ -15,6 +15,7 @@ use sandbox::{SandboxError, state::Status};
 use crate::cli::ExecArgs;
 use crate::context::Context;
 use crate::oci::attach::{Attached, no_further_descriptors, write_pid};
+use crate::people::resolve_user;
 use crate::process::{proxy, spawn};
 use crate::report::WithCode;
 
@@ -71,7 +72,8 @@ fn exec(context: &Context, args: ExecArgs) -> Result<ExitCode> {
     let channel = client.exec(&process, &attached.stdio, &attached.descriptors())?;
     attached.release();
     let Some(signals) = signals else {
-        let child = spawn::proxy(&args.id, channel.into_socket(), attached.console.take())
+        let terminal = attached.console.take();
+        let child = spawn::proxy(&args.id, channel.into_socket(), terminal, None)
             .context("cannot start the proxy")?;
         write_pid(args.pid_file.as_deref(), spawn::pid(&child))?;
         return Ok(ExitCode::SUCCESS);
@@ -121,7 +123,7 @@ fn process(client: &Client, args: &ExecArgs) -> Result<Process> {
     if let Some(profile) = &args.apparmor {
         process.set_apparmor_profile(Some(profile.clone()));
     }
-    set_user(&mut process, args)?;
+    set_user(client, &mut process, args)?;
     add_capabilities(&mut process, &args.cap)?;
     Ok(process)
 }
@@ -132,20 +134,20 @@ fn read(path: &Path) -> Result<Process> {
         .with_context(|| format!("{} is not a process object", path.display()))
 }
 
-fn set_user(process: &mut Process, args: &ExecArgs) -> Result<()> {
+fn set_user(client: &Client, process: &mut Process, args: &ExecArgs) -> Result<()> {
     let mut user = process.user().clone();
     if let Some(text) = &args.user {
-        let (uid, gid) = match text.split_once(':') {
-            Some((uid, gid)) => (uid, Some(gid)),
-            None => (text.as_str(), None),
+        let record = client.record();
+        let layers = match &record.run {
+            Some(run) => run.layers.clone(),
+            None => vec![record.rootfs.clone()],
         };
-        let number = |text: &str| {
-            text.parse::<u32>()
-                .with_context(|| format!("{text:?} is not a user or group id"))
-        };
-        user.set_uid(number(uid)?);
-        if let Some(gid) = gid {
-            user.set_gid(number(gid)?);
+        let identity = resolve_user(text, &layers)?;
+        user.set_uid(identity.uid);
+        // Without a group, a number alone changes nothing but the user, as for runc.
+        if identity.home.is_some() || text.contains(':') || record.run.is_some() {
+            user.set_gid(identity.gid);
+            user.set_additional_gids(Some(identity.groups));
         }
     }
     if !args.additional_gids.is_empty() {

@@ -6,19 +6,19 @@ use std::time::{Duration, UNIX_EPOCH};
 use anyhow::{Result, bail};
 use sandbox::control::{Reply, Request};
 
-use crate::cli::{ListFormat, PsArgs};
+use crate::cli::ListFormat;
 use crate::context::Context;
 use crate::oci::list::table;
 
 /// Runs the command.
-pub fn run(context: &Context, args: &PsArgs) -> Result<ExitCode> {
+pub fn run(context: &Context, id: &str, format: ListFormat) -> Result<ExitCode> {
     let reply = context
-        .find(&args.id)?
+        .find(id)?
         .request("listing processes", &Request::Processes)?;
     let Reply::Processes(processes) = reply else {
         bail!("unexpected answer of the driver: {reply:?}")
     };
-    match args.format {
+    match format {
         ListFormat::Json => {
             let pids: Vec<_> = processes.iter().map(|process| process.pid).collect();
             println!("{}", serde_json::to_string(&pids)?);

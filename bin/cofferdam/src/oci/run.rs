@@ -5,8 +5,8 @@ use std::os::fd::AsFd;
 use std::path::Path;
 use std::process::ExitCode;
 
-use anyhow::{Context as _, Result};
-use sandbox::client::{self, Client, NewContainer};
+use anyhow::{Context as _, Result, bail};
+use sandbox::client::{Client, NewContainer};
 use sandbox::control::Channel;
 use sandbox::state::ExitStatus;
 
@@ -15,35 +15,32 @@ use crate::context::Context;
 use crate::oci::attach::{Attached, write_pid};
 use crate::oci::create;
 use crate::oci::start::start;
+use crate::people::storage;
 use crate::process::proxy;
 
 /// Runs the command.
-pub fn run(context: &Context, args: RunArgs) -> Result<ExitCode> {
-    let new = create::of_bundle(context, &args.id, &args.bundle)?;
+pub fn run(context: &Context, args: &RunArgs) -> Result<ExitCode> {
+    let [id] = &args.words[..] else {
+        bail!("a bundle's container has one name, and its command stands in config.json");
+    };
+    let new = create::of_bundle(context, id, &args.bundle)?;
     let (store, id) = (new.store.clone(), new.id.clone());
-    let console_socket = args.bundle.console_socket.as_deref();
     if args.detach {
-        create::in_background(
-            context,
-            new,
-            console_socket,
-            args.bundle.pid_file.as_deref(),
-        )?;
+        create::for_engine(context, new, &args.bundle)?;
         let started = start(&mut Client::find(&store, &id)?);
         if started.is_err() {
-            client::delete(&store, &id, true)?;
+            storage::delete(&store, &id, true)?;
         }
         started?;
         return Ok(ExitCode::SUCCESS);
     }
-    let exit = in_foreground(
-        context,
-        new,
-        console_socket,
-        args.bundle.pid_file.as_deref(),
-    )?;
+    let console_socket = args.bundle.console_socket.as_deref();
+    let (wants_terminal, size) = create::terminal(&new);
+    let exit = in_foreground(context, new, args.bundle.pid_file.as_deref(), || {
+        Attached::new(wants_terminal, console_socket, false, size)
+    })?;
     if !args.keep {
-        client::delete(&store, &id, true)?;
+        storage::delete(&store, &id, true)?;
     }
     Ok(ExitCode::from(exit.code))
 }
@@ -52,13 +49,12 @@ pub fn run(context: &Context, args: RunArgs) -> Result<ExitCode> {
 pub fn in_foreground(
     context: &Context,
     new: NewContainer,
-    console_socket: Option<&Path>,
     pid_file: Option<&Path>,
+    attach: impl FnOnce() -> Result<Attached>,
 ) -> Result<ExitStatus> {
-    let (wants_terminal, size) = create::terminal(&new);
     let (store, id) = (new.store.clone(), new.id.clone());
     create::registered(new, |new| {
-        let mut attached = Attached::new(wants_terminal, console_socket, false, size)?;
+        let mut attached = attach()?;
         let raw = attached.raw.take();
         let console = attached.console.take();
         let (ours, drivers) = proxy::pair()?;

@@ -5,17 +5,25 @@
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
+use std::path::Path;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use rustix::event::{PollFd, PollFlags, poll};
+use sandbox::SandboxError;
 use sandbox::control::{Channel, ChannelError, ProcessEvent, ProcessRequest};
-use sandbox::state::ExitStatus;
+use sandbox::state::{ExitStatus, StateError, Store};
 
 use crate::cli::HiddenArgs;
+use crate::context::container_id;
+use crate::people::storage;
 use crate::process::spawn;
+
+/// How long the command that made a container may take to end after the container.
+const CREATOR_DEADLINE: Duration = Duration::from_secs(60);
 
 /// The hidden command: a proxy in the background.
 pub fn run(args: &HiddenArgs) -> Result<ExitCode> {
@@ -30,7 +38,25 @@ pub fn run(args: &HiddenArgs) -> Result<ExitCode> {
     }
     std::env::set_current_dir("/").context("cannot change to /")?;
     let exit = stand_for(Channel::new(socket), &signals, terminal);
+    if let (Some(root), Some(id)) = (&args.remove_from, &args.id) {
+        remove(root, id)?;
+    }
     Ok(end_as(exit))
+}
+
+/// Removes the container that has ended. Killed before, it is removed by the next `run` or `rm`.
+fn remove(root: &Path, id: &str) -> Result<()> {
+    let store = Store::open(root).map_err(SandboxError::from)?;
+    let id = container_id(id)?;
+    // While the command that made it is there, that one clears up.
+    let Ok(record) = store.load(&id) else {
+        return Ok(());
+    };
+    let _removed_by_force_then = record.creator.wait(CREATOR_DEADLINE);
+    match storage::delete(&store, &id, true) {
+        Ok(()) | Err(SandboxError::State(StateError::Missing(_))) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
 }
 
 /// All signals that can be caught, caught.

@@ -3,6 +3,7 @@
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
 use anyhow::{Context as _, Result};
@@ -33,11 +34,20 @@ pub fn driver(context: &Context, id: &str, socket: UnixStream) -> io::Result<Chi
 }
 
 /// Starts a proxy that speaks over `socket`; `terminal` becomes its controlling terminal.
-pub fn proxy(id: &str, socket: UnixStream, terminal: Option<OwnedFd>) -> io::Result<Child> {
+/// With `remove_from` it removes the container from that state directory when it has ended.
+pub fn proxy(
+    id: &str,
+    socket: UnixStream,
+    terminal: Option<OwnedFd>,
+    remove_from: Option<&Path>,
+) -> io::Result<Child> {
     let mut command = Command::new(OURSELVES);
     command.args(["proxy", "--id", id]);
     if terminal.is_some() {
         command.arg("--terminal");
+    }
+    if let Some(root) = remove_from {
+        command.arg("--remove-from").arg(root);
     }
     let stdout = terminal.map_or_else(Stdio::null, Stdio::from);
     command

@@ -1,108 +1,11 @@
-//! The command line: runc's words, and those of people.
+//! The words that runc takes.
 
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, ValueEnum};
 
-/// Runs each container in a virtual machine of its own.
-#[derive(Debug, Parser)]
-#[command(name = "cofferdam", version = long_version(), disable_help_subcommand = false)]
-pub struct Cli {
-    #[command(flatten)]
-    pub global: Global,
-    #[command(subcommand)]
-    pub command: Command,
-}
-
-/// `runtime-spec` in the version text is what engines look for.
-fn long_version() -> &'static str {
-    concat!(env!("CARGO_PKG_VERSION"), "\nspec: 1.2.0")
-}
-
-/// Options of every command.
-#[derive(Debug, Clone, Args)]
-pub struct Global {
-    /// Directory for the state of containers (should be on a tmpfs).
-    #[arg(long, default_value = "/run/cofferdam")]
-    pub root: PathBuf,
-    /// File that errors are written to beside stderr.
-    #[arg(long)]
-    pub log: Option<PathBuf>,
-    /// Format of that file.
-    #[arg(long, value_enum, default_value = "text")]
-    pub log_format: LogFormat,
-    /// Log more.
-    #[arg(long)]
-    pub debug: bool,
-    /// Taken for compatibility: limits are set inside the guest, where no systemd runs.
-    #[arg(long)]
-    pub systemd_cgroup: bool,
-    /// Taken for compatibility.
-    #[arg(long, hide = true)]
-    pub rootless: Option<String>,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum LogFormat {
-    Text,
-    Json,
-}
-
-impl LogFormat {
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Text => "text",
-            Self::Json => "json",
-        }
-    }
-}
-
-#[derive(Debug, Subcommand)]
-pub enum Command {
-    /// Create a container of a bundle; `start` runs its process.
-    Create(CreateArgs),
-    /// Run the process of a created container.
-    Start(IdArgs),
-    /// Create and start a container.
-    Run(RunArgs),
-    /// Print a container's state as JSON.
-    State(IdArgs),
-    /// Signal a container's first process.
-    Kill(KillArgs),
-    /// Remove a container and all that is left of it.
-    Delete(DeleteArgs),
-    /// Run one more process in a container.
-    Exec(ExecArgs),
-    /// List containers.
-    List(ListArgs),
-    /// List the processes of a container.
-    Ps(PsArgs),
-    /// Freeze a container.
-    Pause(IdArgs),
-    /// Thaw a container.
-    Resume(IdArgs),
-    /// Change a container's limits.
-    Update(UpdateArgs),
-    /// Print a container's use of resources.
-    Events(EventsArgs),
-    /// Write a sample config.json.
-    Spec(SpecArgs),
-    /// Print what this runtime can do, as JSON.
-    Features,
-    /// Not supported.
-    #[command(hide = true)]
-    Checkpoint(AnyArgs),
-    /// Not supported.
-    #[command(hide = true)]
-    Restore(AnyArgs),
-    /// The background process that owns a sandbox.
-    #[command(hide = true)]
-    Driver(HiddenArgs),
-    /// What stands for a container's process on the host.
-    #[command(hide = true)]
-    Proxy(HiddenArgs),
-}
+use super::LogFormat;
 
 #[derive(Debug, Args)]
 pub struct IdArgs {
@@ -135,9 +38,13 @@ pub struct HiddenArgs {
     /// stdout is a terminal whose size counts.
     #[arg(long)]
     pub terminal: bool,
+    /// State directory: the container is removed from there when it has ended.
+    #[arg(long)]
+    pub remove_from: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]
+#[command(next_help_heading = "Bundle options")]
 pub struct BundleArgs {
     /// Folder of the bundle; the current one by default.
     #[arg(long, short = 'b')]
@@ -163,24 +70,6 @@ pub struct BundleArgs {
 pub struct CreateArgs {
     #[command(flatten)]
     pub bundle: BundleArgs,
-    /// Name of the container.
-    #[arg(value_name = "CONTAINER-ID")]
-    pub id: String,
-}
-
-#[derive(Debug, Args)]
-pub struct RunArgs {
-    #[command(flatten)]
-    pub bundle: BundleArgs,
-    /// Do not wait for the container's end.
-    #[arg(long, short = 'd')]
-    pub detach: bool,
-    /// Do not delete the container when it has ended.
-    #[arg(long)]
-    pub keep: bool,
-    /// Taken for compatibility.
-    #[arg(long)]
-    pub no_subreaper: bool,
     /// Name of the container.
     #[arg(value_name = "CONTAINER-ID")]
     pub id: String,
@@ -215,7 +104,7 @@ pub struct ExecArgs {
     #[arg(long)]
     pub console_socket: Option<PathBuf>,
     /// Working directory in the container.
-    #[arg(long)]
+    #[arg(long, short = 'w', visible_alias = "workdir")]
     pub cwd: Option<PathBuf>,
     /// Set an environment variable.
     #[arg(long, short = 'e', value_name = "NAME=VALUE")]
@@ -226,8 +115,8 @@ pub struct ExecArgs {
     /// Taken for docker's habit: stdin is always passed.
     #[arg(long, short = 'i')]
     pub interactive: bool,
-    /// User id, and group id after a colon.
-    #[arg(long, short = 'u', value_name = "UID[:GID]")]
+    /// User and group, by number or by name as the container knows them.
+    #[arg(long, short = 'u', value_name = "USER[:GROUP]")]
     pub user: Option<String>,
     /// Supplementary group ids.
     #[arg(long, short = 'g', value_name = "GID")]
@@ -284,19 +173,6 @@ pub struct ListArgs {
 pub enum ListFormat {
     Table,
     Json,
-}
-
-#[derive(Debug, Args)]
-pub struct PsArgs {
-    /// `table` or `json`.
-    #[arg(long, short = 'f', value_enum, default_value = "table")]
-    pub format: ListFormat,
-    /// Name of the container.
-    #[arg(value_name = "CONTAINER-ID")]
-    pub id: String,
-    /// Taken for compatibility: options of ps(1), whose columns a guest's processes do not have.
-    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
-    pub ps_options: Vec<String>,
 }
 
 #[derive(Debug, Args)]

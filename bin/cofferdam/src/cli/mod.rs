@@ -1,0 +1,129 @@
+//! The command line: runc's words in `oci`, those of people in `people`.
+
+mod oci;
+mod people;
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+pub use oci::*;
+pub use people::*;
+
+/// Runs each container in a virtual machine of its own.
+#[derive(Debug, Parser)]
+#[command(name = "cofferdam", version = long_version(), disable_help_subcommand = false)]
+pub struct Cli {
+    #[command(flatten)]
+    pub global: Global,
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// `runtime-spec` in the version text is what engines look for.
+fn long_version() -> &'static str {
+    concat!(env!("CARGO_PKG_VERSION"), "\nspec: 1.2.0")
+}
+
+/// Options of every command.
+#[derive(Debug, Clone, Args)]
+pub struct Global {
+    /// Directory for the state of containers (should be on a tmpfs).
+    #[arg(long, default_value = "/run/cofferdam")]
+    pub root: PathBuf,
+    /// File that errors are written to beside stderr.
+    #[arg(long)]
+    pub log: Option<PathBuf>,
+    /// Format of that file.
+    #[arg(long, value_enum, default_value = "text")]
+    pub log_format: LogFormat,
+    /// Log more.
+    #[arg(long)]
+    pub debug: bool,
+    /// Taken for compatibility: limits are set inside the guest, where no systemd runs.
+    #[arg(long)]
+    pub systemd_cgroup: bool,
+    /// Taken for compatibility.
+    #[arg(long, hide = true)]
+    pub rootless: Option<String>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    Text,
+    Json,
+}
+
+impl LogFormat {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Text => "text",
+            Self::Json => "json",
+        }
+    }
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Create a container of a bundle; `start` runs its process.
+    Create(CreateArgs),
+    /// Run the process of a created container.
+    Start(IdArgs),
+    /// Create and start a container, of an image or of a bundle.
+    Run(Box<RunArgs>),
+    /// Print a container's state as JSON.
+    State(IdArgs),
+    /// Signal a container's first process.
+    Kill(KillArgs),
+    /// Remove a container and all that is left of it.
+    Delete(DeleteArgs),
+    /// Run one more process in a container.
+    Exec(ExecArgs),
+    /// List containers.
+    List(ListArgs),
+    /// List the containers that `run` made of images, or the processes of one container.
+    Ps(PsArgs),
+    /// Print what a container has written.
+    Logs(LogsArgs),
+    /// Ask containers to stop, then make them.
+    Stop(StopArgs),
+    /// Remove containers.
+    Rm(RmArgs),
+    /// List images.
+    Images(ImagesArgs),
+    /// Remove images.
+    Rmi(RmiArgs),
+    /// Fetch an image from its registry.
+    Pull(PullArgs),
+    /// Take the images of an archive or an OCI layout.
+    Load(LoadArgs),
+    /// Say whether containers can run here, and what is missing.
+    Check(CheckArgs),
+    /// Freeze a container.
+    Pause(IdArgs),
+    /// Thaw a container.
+    Resume(IdArgs),
+    /// Change a container's limits.
+    Update(UpdateArgs),
+    /// Print a container's use of resources.
+    Events(EventsArgs),
+    /// Write a sample config.json.
+    Spec(SpecArgs),
+    /// Print what this runtime can do, as JSON.
+    Features,
+    /// Write the command line reference, manual pages and completions into a folder.
+    #[command(hide = true)]
+    GenerateDocs(GenerateDocsArgs),
+    /// Not supported.
+    #[command(hide = true)]
+    Checkpoint(AnyArgs),
+    /// Not supported.
+    #[command(hide = true)]
+    Restore(AnyArgs),
+    /// The background process that owns a sandbox.
+    #[command(hide = true)]
+    Driver(HiddenArgs),
+    /// What stands for a container's process on the host.
+    #[command(hide = true)]
+    Proxy(HiddenArgs),
+}
