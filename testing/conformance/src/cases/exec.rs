@@ -1,12 +1,10 @@
-//! `exec`: flags, process.json, streams, exit codes.
-
-use std::fs;
+//! `exec`: flags, streams, exit codes.
 
 use anyhow::{Context, Result, ensure};
-use serde_json::{Value, json};
+use serde_json::json;
 
-use crate::case::{Case, Verdict, case, passed, skipped};
-use crate::container::{Container, read_pid};
+use crate::case::{Case, Verdict, case, passed};
+use crate::container::read_pid;
 use crate::environment::Env;
 use crate::pipes;
 use crate::reaper::{self, Exit};
@@ -21,45 +19,15 @@ pub const CASES: &[Case] = &[
     case("exec/flag-user", flag_user),
     case("exec/inherits-container-environment", inherits_environment),
     case("exec/same-namespaces", same_namespaces),
-    case("exec/process-json", process_json),
-    case("exec/process-json-capabilities", process_capabilities),
-    case("exec/process-json-rlimits", process_rlimits),
     case("exec/detach-pid-file", detach),
     case("exec/missing-command", missing_command),
     case("exec/not-executable", not_executable),
     case("exec/missing-cwd", missing_cwd),
     case("exec/in-stopped-refused", in_stopped),
     case("exec/in-created", in_created),
-    case("exec/seccomp-is-enforced", seccomp),
-    case("exec/no-new-privileges", no_new_privileges),
-    case("exec/capabilities-of-container", capabilities),
     case("exec/ended-with-container", ended_with_container),
-    case("exec/malformed-process-json", malformed_process),
     case("exec/container-outlives-exec", outlives),
 ];
-
-/// `exec` with a process.json made of `changes` over a plain process.
-fn with_process<'r>(
-    env: &Env,
-    container: &Container<'r>,
-    changes: Value,
-) -> Result<crate::runtime::Call<'r>> {
-    let mut process = json!({
-        "terminal": false,
-        "user": {"uid": 0, "gid": 0},
-        "args": ["/bin/true"],
-        "env": ["PATH=/bin", "FROM=process.json"],
-        "cwd": "/"
-    });
-    if let (Value::Object(process), Value::Object(changes)) = (&mut process, changes) {
-        process.extend(changes);
-    }
-    let file = env.directory("process")?.join("process.json");
-    fs::write(&file, process.to_string())?;
-    Ok(container
-        .runtime()
-        .call(["exec", "--process", &file.to_string_lossy(), &container.id]))
-}
 
 fn exit_codes(env: &Env) -> Result<Verdict> {
     let container = env.sleeper()?;
@@ -181,62 +149,6 @@ fn same_namespaces(env: &Env) -> Result<Verdict> {
     passed()
 }
 
-fn process_json(env: &Env) -> Result<Verdict> {
-    let container = env.sleeper()?;
-    let script = "pwd; id -u; id -g; id -G; echo $FROM; exit 33";
-    let changes = json!({
-        "args": ["sh", "-c", script],
-        "cwd": "/tmp",
-        "user": {"uid": 1000, "gid": 1000, "additionalGids": [2000, 3000]}
-    });
-    let text = with_process(env, &container, changes)?
-        .run()?
-        .code(33)?
-        .text();
-    let lines: Vec<_> = text.lines().collect();
-    ensure!(lines.len() == 5, "the output is {text:?}");
-    ensure!(
-        (lines[0], lines[1], lines[2]) == ("/tmp", "1000", "1000"),
-        "the output is {text:?}"
-    );
-    let groups: Vec<_> = lines[3].split_whitespace().collect();
-    ensure!(
-        groups.contains(&"2000") && groups.contains(&"3000"),
-        "the groups are {groups:?}"
-    );
-    ensure!(lines[4] == "process.json", "the variable is {:?}", lines[4]);
-    passed()
-}
-
-fn process_capabilities(env: &Env) -> Result<Verdict> {
-    let container = env.sleeper()?;
-    let set = json!(["CAP_CHOWN", "CAP_KILL"]);
-    let changes = json!({
-        "args": ["grep", "^Cap", "/proc/self/status"],
-        "capabilities": {"bounding": set, "effective": set, "permitted": set}
-    });
-    let text = with_process(env, &container, changes)?.ok()?.text();
-    for name in ["CapPrm", "CapEff", "CapBnd"] {
-        // Bits 0 and 5 of linux/capability.h.
-        ensure!(
-            text.contains(&format!("{name}:\t0000000000000021")),
-            "wanted chown and kill in {name}: {text}"
-        );
-    }
-    passed()
-}
-
-fn process_rlimits(env: &Env) -> Result<Verdict> {
-    let container = env.sleeper()?;
-    let changes = json!({
-        "args": ["sh", "-c", "ulimit -Sn; ulimit -Hn"],
-        "rlimits": [{"type": "RLIMIT_NOFILE", "soft": 123, "hard": 456}]
-    });
-    let text = with_process(env, &container, changes)?.ok()?.text();
-    ensure!(text == "123\n456\n", "the limits are {text:?}");
-    passed()
-}
-
 fn detach(env: &Env) -> Result<Verdict> {
     let container = env.sleeper()?;
     let file = env.dir.join("exec.pid");
@@ -332,51 +244,6 @@ fn in_created(env: &Env) -> Result<Verdict> {
     passed()
 }
 
-fn seccomp(env: &Env) -> Result<Verdict> {
-    for no_new_privileges in [true, false] {
-        let mut bundle = env.bundle()?;
-        bundle
-            .args(&["/bin/sleep", "100000"])
-            .set("/process/noNewPrivileges", json!(no_new_privileges));
-        bundle.set("/linux/seccomp", super::security::deny_chmod());
-        let container = env.start(&bundle)?;
-        let text = container
-            .exec_text("grep ^Seccomp: /proc/self/status; chmod 700 /tmp 2>&1 || echo denied")?;
-        ensure!(
-            text.contains("Seccomp:\t2") && text.ends_with("denied"),
-            "seccomp is not enforced in exec with noNewPrivileges {no_new_privileges}: {text:?}"
-        );
-    }
-    passed()
-}
-
-fn no_new_privileges(env: &Env) -> Result<Verdict> {
-    let container = env.sleeper()?;
-    let text = container.exec_text("grep ^NoNewPrivs /proc/self/status")?;
-    if text.ends_with('0') && env.is_reference("crun")? {
-        return skipped("crun's exec without a process.json does not take noNewPrivileges over");
-    }
-    ensure!(
-        text == "NoNewPrivs:\t1",
-        "exec does not take noNewPrivileges over: {text:?}"
-    );
-    passed()
-}
-
-fn capabilities(env: &Env) -> Result<Verdict> {
-    let mut bundle = env.bundle()?;
-    bundle
-        .args(&["/bin/sleep", "100000"])
-        .capabilities(&["CAP_CHOWN"]);
-    let container = env.start(&bundle)?;
-    let text = container.exec_text("grep ^CapBnd /proc/self/status")?;
-    ensure!(
-        text == "CapBnd:\t0000000000000001",
-        "exec has more than the container: {text:?}"
-    );
-    passed()
-}
-
 fn ended_with_container(env: &Env) -> Result<Verdict> {
     let container = env.sleeper()?;
     let (mut stdout, end) = pipes::output(env.deadline())?;
@@ -392,43 +259,6 @@ fn ended_with_container(env: &Env) -> Result<Verdict> {
         "an exec that was killed with its container ended with {}",
         finished.exit
     );
-    passed()
-}
-
-fn malformed_process(env: &Env) -> Result<Verdict> {
-    let container = env.sleeper()?;
-    let file = env.dir.join("process.json");
-    let path = file.to_string_lossy();
-    let exec = || {
-        container
-            .runtime()
-            .call(["exec", "--process", &path, &container.id])
-            .run()
-    };
-    ensure!(
-        exec()?.exit != Exit::Code(0),
-        "an absent process.json was accepted"
-    );
-    for text in [
-        "",
-        "{",
-        "{\"args\": 7, \"cwd\": \"/\"}",
-        "{\"args\": [], \"cwd\": \"/\"}",
-    ] {
-        fs::write(&file, text)?;
-        let finished = exec()?;
-        ensure!(
-            finished.exit != Exit::Code(0),
-            "this process.json was accepted: {text:?}"
-        );
-        // crun says nothing about wrong types.
-        let told = !finished.stderr.trim().is_empty() || env.is_reference("crun")?;
-        ensure!(
-            told,
-            "this process.json was refused without a message: {text:?}"
-        );
-    }
-    container.expect_status("running")?;
     passed()
 }
 

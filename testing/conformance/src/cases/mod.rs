@@ -2,6 +2,9 @@
 
 mod commands;
 mod exec;
+mod exec_process;
+mod filesystems;
+mod global;
 mod hooks;
 mod lifecycle;
 mod limits;
@@ -9,11 +12,13 @@ mod load;
 mod malformed;
 mod mounts;
 mod rootfs;
+mod seccomp;
 mod security;
 mod signals;
 mod state;
 mod stdio;
 mod tty;
+mod unrunnable;
 mod users;
 
 use crate::case::Case;
@@ -26,15 +31,20 @@ pub fn all() -> impl Iterator<Item = Case> {
         stdio::CASES,
         tty::CASES,
         exec::CASES,
+        exec_process::CASES,
         signals::CASES,
         hooks::CASES,
         users::CASES,
         security::CASES,
+        seccomp::CASES,
         mounts::CASES,
+        filesystems::CASES,
         rootfs::CASES,
         limits::CASES,
         commands::CASES,
+        global::CASES,
         malformed::CASES,
+        unrunnable::CASES,
         load::CASES,
     ]
     .into_iter()
