@@ -13,7 +13,7 @@ use rustix::io::Errno;
 use tokio::time::{Instant, sleep};
 
 pub use devices::DeviceError;
-pub use oom::{OomWatch, oom_kills};
+pub use oom::{OomCount, OomWatch};
 pub use stats::stats;
 
 /// Where the hierarchy is mounted.

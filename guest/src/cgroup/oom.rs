@@ -2,6 +2,7 @@
 
 use std::io;
 use std::os::fd::OwnedFd;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use rustix::fs::inotify::{self, CreateFlags, WatchFlags};
 use tokio::io::unix::AsyncFd;
@@ -9,9 +10,32 @@ use tokio::io::unix::AsyncFd;
 use super::{Cgroup, field};
 use crate::syscalls::watch;
 
+/// Tells whether a process that was just killed was killed for want of memory.
+#[derive(Debug)]
+pub struct OomCount {
+    cgroup: Cgroup,
+    seen: AtomicU64,
+}
+
+impl OomCount {
+    /// Counts from now on.
+    #[must_use]
+    pub fn new(cgroup: Cgroup) -> Self {
+        let seen = AtomicU64::new(oom_kills(&cgroup));
+        Self { cgroup, seen }
+    }
+
+    /// Whether the kernel has killed for want of memory since this was asked last.
+    ///
+    /// The kernel counts before it kills, so the answer is there when the process is reaped.
+    pub fn has_risen(&self) -> bool {
+        let now = oom_kills(&self.cgroup);
+        self.seen.swap(now, Ordering::Relaxed) < now
+    }
+}
+
 /// How many processes of `cgroup` were killed for want of memory.
-#[must_use]
-pub fn oom_kills(cgroup: &Cgroup) -> u64 {
+fn oom_kills(cgroup: &Cgroup) -> u64 {
     cgroup
         .read("memory.events")
         .ok()

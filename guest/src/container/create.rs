@@ -13,8 +13,9 @@ use tokio::sync::Mutex as AsyncMutex;
 use super::outcome::Outcome;
 use super::paths::{has_namespace, owner, source_of};
 use super::{Container, ContainerError, Containers, FOLDER, Failure, Inner, spec};
-use crate::cgroup::{Cgroup, OomWatch, oom_kills};
+use crate::cgroup::{Cgroup, OomCount, OomWatch};
 use crate::helper::{CreateRequest, Report, ReportReader, Request};
+use crate::process::End;
 
 /// The longest name: it becomes that of a folder.
 const ID_MAX: usize = 255;
@@ -91,7 +92,11 @@ impl Containers {
             Ok(pid) => pid,
             Err(failure) => return Ok(Err(failure)),
         };
-        let end = expectation.claim(pid);
+        let oom = Arc::new(OomCount::new(cgroup.clone()));
+        let end = End {
+            exit: expectation.claim(pid),
+            oom: Arc::clone(&oom),
+        };
         let process = face.process(pid, end, size).await?;
         let resources = spec
             .linux()
@@ -110,9 +115,9 @@ impl Containers {
                 paused: false,
                 report: Some(report),
                 execs: HashMap::new(),
-                oom_kills: oom_kills(cgroup),
             }),
             cgroup: cgroup.clone(),
+            oom,
         })))
     }
 

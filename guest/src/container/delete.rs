@@ -1,5 +1,6 @@
 //! Removing a container.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::timeout;
@@ -22,6 +23,10 @@ impl Containers {
         let killed = cgroup.kill();
         killed.map_err(ContainerError::file("kill the processes in", cgroup.path()))?;
         let _busy = container.operation.lock().await;
+        // The name may be another's by now, if somebody else has deleted this one meanwhile.
+        if !Arc::ptr_eq(&container, &self.get(id)?) {
+            return Err(ContainerError::NoContainer { id: id.to_owned() });
+        }
         let removed = cgroup.remove().await;
         removed.map_err(ContainerError::file("remove cgroup", cgroup.path()))?;
         let processes: Vec<_> = {

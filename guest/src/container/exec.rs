@@ -10,6 +10,7 @@ use super::outcome::Outcome;
 use super::paths::in_guest;
 use super::{Container, ContainerError, Containers, Failure, State, spec};
 use crate::helper::{ExecRequest, Report, Request};
+use crate::process::End;
 
 /// Execution domains of linux/personality.h.
 const PER_LINUX: u32 = 0;
@@ -76,7 +77,11 @@ impl Containers {
             Some(pid) if executing && !outcome.has_failed() => pid,
             _ => return Ok(Err(outcome.failure("the process ended before its command"))),
         };
-        let process = face.process(pid, expectation.claim(pid), size).await?;
+        let end = End {
+            exit: expectation.claim(pid),
+            oom: Arc::clone(&container.oom),
+        };
+        let process = face.process(pid, end, size).await?;
         reservation.fill(process);
         Ok(Ok(pid))
     }

@@ -5,11 +5,10 @@ use std::path::PathBuf;
 use cofferdam_protocol::Stdio as Tokens;
 use cofferdam_protocol::link::LinkStream;
 use oci_spec::runtime::Box as Size;
-use tokio::sync::oneshot;
 
 use super::{ContainerError, Containers};
 use crate::helper::Stdio;
-use crate::process::{ConsoleSocket, Ends, Exit, Pipes, Process, Terminal};
+use crate::process::{ConsoleSocket, End, Ends, Pipes, Process, Terminal};
 
 /// The process's ends, which it inherits, and ours.
 pub(super) struct Face {
@@ -76,7 +75,7 @@ impl Face {
     pub(super) async fn process(
         self,
         pid: i32,
-        end: oneshot::Receiver<Exit>,
+        end: End,
         size: Option<Size>,
     ) -> Result<Process, ContainerError> {
         // An end of file comes only when nobody but the process has its ends.

@@ -39,7 +39,7 @@ use tokio::sync::{Mutex as AsyncMutex, mpsc};
 
 pub use error::ContainerError;
 
-use crate::cgroup::Cgroup;
+use crate::cgroup::{Cgroup, OomCount};
 use crate::helper::{CommandError, Helper, ReportReader};
 use crate::process::{Process, Reaper, Streams};
 
@@ -103,6 +103,7 @@ struct Container {
     id: String,
     spec: Spec,
     cgroup: Cgroup,
+    oom: Arc<OomCount>,
     /// Held while an operation changes the container.
     operation: AsyncMutex<()>,
     inner: Mutex<Inner>,
@@ -118,8 +119,6 @@ struct Inner {
     report: Option<ReportReader>,
     /// `None`: the name is taken by a process that is being made.
     execs: HashMap<String, Option<Arc<Process>>>,
-    /// Processes killed for want of memory before the process that ended last.
-    oom_kills: u64,
 }
 
 impl Container {

@@ -109,7 +109,11 @@ fn check(path: &Path) -> Result<(), Problem> {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
             return Err(Problem::Missing(path.to_owned()));
         }
-        Err(error) => return Err(Problem::Refused(error.to_string())),
+        Err(error) => {
+            return Err(Problem::Refused(reason(
+                error.raw_os_error().unwrap_or_default(),
+            )));
+        }
     };
     if metadata.is_dir() {
         return Err(Problem::Directory);
@@ -153,12 +157,16 @@ pub(super) fn execute(path: &Path, process: &Process, env: &[String]) -> Command
             problem: Problem::Denied,
             ..refused(String::new())
         },
-        Err(nix::errno::Errno::ENOENT) => {
-            // The file is there, it was found: its interpreter is not.
-            refused("no such file or directory".to_owned())
-        }
-        Err(nix::errno::Errno::ENOEXEC) => refused("exec format error".to_owned()),
-        Err(errno) => refused(errno.desc().to_lowercase()),
+        // ENOENT too: the file was found, so it is its interpreter that is missing.
+        Err(errno) => refused(reason(errno as i32)),
+    }
+}
+
+/// What an error number means, in the lower case of runc's messages.
+pub(super) fn reason(errno: i32) -> String {
+    match nix::errno::Errno::from_raw(errno) {
+        nix::errno::Errno::ENOEXEC => "exec format error".to_owned(),
+        errno => errno.desc().to_lowercase(),
     }
 }
 

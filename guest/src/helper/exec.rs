@@ -10,7 +10,7 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 
 use libcontainer::syscall::syscall::create_syscall;
-use rustix::process::{Pid, PidfdFlags, pidfd_open};
+use rustix::process::{DumpableBehavior, Pid, PidfdFlags, pidfd_open, set_dumpable_behavior};
 use rustix::thread::{ThreadNameSpaceType, move_into_thread_name_spaces};
 
 use super::create::chain;
@@ -42,6 +42,9 @@ pub(super) fn run(request: ExecRequest, stdio: Stdio, reporter: &Reporter) -> Re
             .set_rlimit(limit)
             .map_err(|error| format!("cannot set rlimit {:?}: {}", limit.typ(), chain(&error)))?;
     }
+    // From here on processes of the container see this one: they may not look into it.
+    set_dumpable_behavior(DumpableBehavior::NotDumpable)
+        .map_err(|errno| format!("cannot hide from the container: {errno}"))?;
     let namespaces = ThreadNameSpaceType::from_bits_retain(request.namespaces);
     move_into_thread_name_spaces(rustix::fd::AsFd::as_fd(&init), namespaces)
         .map_err(|errno| format!("cannot join the container's namespaces: {errno}"))?;

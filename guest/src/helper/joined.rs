@@ -99,7 +99,7 @@ fn prepare(
         format!(
             "chdir to cwd ({:?}) set in config.json failed: {}",
             process.cwd(),
-            io::Error::from(errno)
+            command::reason(errno.raw_os_error())
         )
     })?;
     // Outside the container's root the kernel gives no path that begins with a slash.

@@ -14,7 +14,7 @@ use rustix::stdio::{dup2_stderr, dup2_stdin, dup2_stdout};
 
 use super::report::Reporter;
 use super::{DESCRIPTORS, Helper, REQUEST_MAX, Request, Stdio, create, exec};
-use crate::syscalls::{Fork, fork, fork_sibling};
+use crate::syscalls::{Fork, default_broken_pipe, fork, fork_sibling};
 
 /// Forks the helper; its process id too. The calling process must have one thread only.
 ///
@@ -31,7 +31,7 @@ pub fn start() -> io::Result<(Helper, i32)> {
         Fork::Parent(pid) => Ok((Helper::new(ours), pid)),
         Fork::Child => {
             drop(ours);
-            std::process::exit(match serve(&theirs) {
+            std::process::exit(match serve(theirs) {
                 Ok(()) => 0,
                 Err(error) => {
                     eprintln!("cofferdam-helper: {error}");
@@ -43,7 +43,8 @@ pub fn start() -> io::Result<(Helper, i32)> {
 }
 
 /// Serves until the agent is gone.
-fn serve(socket: &OwnedFd) -> io::Result<()> {
+fn serve(socket: OwnedFd) -> io::Result<()> {
+    default_broken_pipe();
     // Workers of containers without stdio of their own, and what libraries print, get these.
     let null = Stdio::null()?;
     dup2_stdin(&null.stdin)?;
@@ -51,12 +52,14 @@ fn serve(socket: &OwnedFd) -> io::Result<()> {
     let console = rustix::io::dup(rustix::stdio::stderr())?;
     rustix::io::fcntl_setfd(&console, rustix::io::FdFlags::CLOEXEC)?;
     loop {
-        let Some(order) = receive(socket)? else {
+        let Some(order) = receive(&socket)? else {
             return Ok(());
         };
         match fork_sibling() {
             Ok(Fork::Parent(_)) => {}
             Ok(Fork::Child) => {
+                // Nothing that is near a container may hold what the helper obeys.
+                drop(socket);
                 // A failed duplication would only send lines to the console.
                 let _ = dup2_stderr(&null.stderr);
                 std::process::exit(work(order));

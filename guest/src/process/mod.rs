@@ -7,7 +7,7 @@ mod stdio;
 mod streams;
 mod terminal;
 
-pub use named::{Finished, Process};
+pub use named::{End, Finished, Process};
 pub use reaper::{Exit, Expectation, Reaper};
 pub use stdio::{Ends, Pipes};
 pub use streams::{StreamError, Streams};

@@ -6,6 +6,7 @@ use tokio::sync::{oneshot, watch};
 
 use super::stdio::Running;
 use super::{Exit, Pipes, Terminal};
+use crate::cgroup::OomCount;
 
 /// How a process ended, and how much it had written then.
 #[derive(Debug, Clone, Copy)]
@@ -16,7 +17,21 @@ pub struct Finished {
     pub stdout: u64,
     /// Bytes written to standard error.
     pub stderr: u64,
+    /// Whether it was killed for want of memory.
+    pub oom_killed: bool,
 }
+
+/// What will be known of a process's end.
+#[derive(Debug)]
+pub struct End {
+    /// The end itself.
+    pub exit: oneshot::Receiver<Exit>,
+    /// Whether memory was the reason.
+    pub oom: Arc<OomCount>,
+}
+
+/// How the kernel ends a process for want of memory.
+const SIGKILL: u32 = 9;
 
 #[derive(Debug)]
 enum Face {
@@ -25,7 +40,7 @@ enum Face {
 }
 
 impl Face {
-    async fn finish(&self, exit: Exit) -> Finished {
+    async fn finish(&self, exit: Exit, oom_killed: bool) -> Finished {
         let (stdout, stderr) = match self {
             Self::Pipes(pipes) => {
                 // The process is gone, and nobody answers for what a child of it may read.
@@ -43,6 +58,7 @@ impl Face {
             exit,
             stdout,
             stderr,
+            oom_killed,
         }
     }
 }
@@ -59,26 +75,27 @@ pub struct Process {
 impl Process {
     /// A process with pipes; they begin to move bytes.
     #[must_use]
-    pub fn with_pipes(pid: i32, end: oneshot::Receiver<Exit>, pipes: Pipes) -> Self {
+    pub fn with_pipes(pid: i32, end: End, pipes: Pipes) -> Self {
         Self::new(pid, end, Face::Pipes(pipes.run()))
     }
 
     /// A process with a terminal.
     #[must_use]
-    pub fn with_terminal(pid: i32, end: oneshot::Receiver<Exit>, terminal: Terminal) -> Self {
+    pub fn with_terminal(pid: i32, end: End, terminal: Terminal) -> Self {
         Self::new(pid, end, Face::Terminal(terminal))
     }
 
-    fn new(pid: i32, end: oneshot::Receiver<Exit>, face: Face) -> Self {
+    fn new(pid: i32, end: End, face: Face) -> Self {
         let face = Arc::new(face);
         let (finish, finished) = watch::channel(None);
         let (exit, exited) = watch::channel(None);
         let its = Arc::clone(&face);
         tokio::spawn(async move {
             // The reaper lives as long as the agent.
-            let Ok(status) = end.await else { return };
+            let Ok(status) = end.exit.await else { return };
+            let oom_killed = status.signal == SIGKILL && end.oom.has_risen();
             exit.send_replace(Some(status));
-            finish.send_replace(Some(its.finish(status).await));
+            finish.send_replace(Some(its.finish(status, oom_killed).await));
         });
         Self {
             pid,

@@ -6,6 +6,7 @@ mod ioctl;
 mod kill;
 mod namespace;
 mod readiness;
+mod signal;
 
 pub(crate) use bpf::{BpfInstruction, attach_device_program};
 pub(crate) use fork::{Fork, fork, fork_sibling};
@@ -13,3 +14,4 @@ pub(crate) use ioctl::{ENTROPY_MAX, add_entropy, raise_loopback};
 pub(crate) use kill::kill_realtime;
 pub(crate) use namespace::new_user_namespace;
 pub(crate) use readiness::watch;
+pub(crate) use signal::default_broken_pipe;

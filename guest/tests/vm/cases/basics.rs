@@ -22,27 +22,28 @@ fn a_probe_says_so_and_ends() {
 async fn runs_a_container_and_times_it() {
     let mut machine = machine!();
     println!(
-        "answered: {:?}, init entered at {} us",
+        "answered: {:?}, cpu {:?}, init entered at {} us",
         machine.answered,
+        machine.cpu(),
         machine.entered_ns / 1000
     );
     for round in 0..5 {
         let id = format!("t{round}");
-        let start = Instant::now();
+        let (start, cpu) = (Instant::now(), machine.cpu());
+        let mut times = Vec::new();
+        let mut mark = |what| times.push((what, start.elapsed(), machine.cpu() - cpu));
         let streams = machine
             .create(&id, &spec(&["true"]))
             .await
             .expect("created");
-        let created = start.elapsed();
+        mark("created");
         machine.start(&id).await.expect("started");
-        let started = start.elapsed();
+        mark("started");
         let done = machine.finish(&id, "", streams, b"").await;
-        let ended = start.elapsed();
+        mark("ended");
         machine.delete(&id).await;
-        println!(
-            "create {created:?} start {started:?} end {ended:?} deleted {:?}",
-            start.elapsed()
-        );
+        mark("deleted");
+        println!("{times:?}");
         assert_eq!(done.code, 0);
     }
     let streams = machine
@@ -52,12 +53,12 @@ async fn runs_a_container_and_times_it() {
     machine.start("long").await.expect("started");
     for round in 0..5 {
         let process = spec(&["echo", "hello"])["process"].clone();
-        let start = Instant::now();
+        let (start, cpu) = (Instant::now(), machine.cpu());
         let done = machine
             .exec("long", &format!("e{round}"), &process)
             .await
             .expect("run");
-        println!("exec {:?}", start.elapsed());
+        println!("exec {:?}, cpu {:?}", start.elapsed(), machine.cpu() - cpu);
         assert_eq!(done.stdout, "hello\n");
     }
     drop(streams);

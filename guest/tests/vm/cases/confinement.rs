@@ -135,6 +135,23 @@ async fn users_and_capabilities_are_those_of_the_spec() {
 }
 
 #[tokio::test]
+async fn signals_do_what_they_do_by_default() {
+    let machine = machine!();
+    for done in both(
+        &machine,
+        &script("exec grep -E '^Sig(Ign|Blk)' /proc/self/status"),
+    )
+    .await
+    {
+        assert_eq!(
+            done.stdout.matches("\t0000000000000000").count(),
+            2,
+            "{done:?}"
+        );
+    }
+}
+
+#[tokio::test]
 async fn the_root_is_the_containers_own() {
     let machine = machine!();
     let mut spec = script(

@@ -154,7 +154,7 @@ async fn wrong_requests_are_refused() {
         .expect_err("a failure");
     assert_eq!(
         failure.message,
-        "chdir to cwd (\"/not/there\") set in config.json failed: No such file or directory (os error 2)"
+        "chdir to cwd (\"/not/there\") set in config.json failed: no such file or directory"
     );
     signal(&machine, "a", "", 9, false).await.expect("killed");
     let end = machine.wait("a", "").await;
