@@ -71,7 +71,7 @@ fn resume_running(env: &Env) -> Result<Verdict> {
     if finished.exit == Exit::Code(0) && env.is_reference("crun")? {
         return skipped("crun resumes what is not paused without a word");
     }
-    finished.refused(&["not paused", &container.id])?;
+    finished.refused(&["not paused", "running", &container.id])?;
     container.expect_status("running")?;
     passed()
 }
