@@ -16,6 +16,7 @@ mod sandbox;
 pub mod spec;
 pub mod state;
 pub mod stdio;
+pub mod timeline;
 
 pub use error::{SandboxError, chain};
 pub use hooks::{HookError, run as run_hooks};

@@ -24,6 +24,7 @@ use crate::people::mode::{Mode, decide};
 fn main() -> ExitCode {
     let cli = Cli::parse();
     let report = report::Report::open(&cli.global);
+    sandbox::timeline::mark("a command begins", None);
     let context = Context::new(&cli.global);
     let done = match cli.command {
         Command::Create(args) => oci::create::run(&context, args),
@@ -57,6 +58,7 @@ fn main() -> ExitCode {
         Command::Driver(args) => process::driver::run(&args),
         Command::Proxy(args) => process::proxy::run(&args),
     };
+    sandbox::timeline::mark("a command ends", None);
     match done {
         Ok(code) => code,
         Err(error) => report.failure(&error),

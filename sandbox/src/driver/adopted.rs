@@ -9,6 +9,7 @@ use crate::driver::connection;
 use crate::driver::launch::tell_exit;
 use crate::sandbox::{Container, Sandbox};
 use crate::state::{ExitStatus, Store};
+use crate::timeline;
 
 /// SIGKILL.
 const KILL: u8 = 9;
@@ -47,6 +48,7 @@ pub(super) async fn serve(driver: Driver, listener: UnixListener, mut proxy: Asy
         // Deleted by force meanwhile.
         tracing::warn!(%error, "exit status not written");
     }
+    timeline::mark("the exit status is written", None);
     tell_exit(&proxy, exit).await;
 }
 

@@ -17,6 +17,7 @@ use crate::sandbox::{Container, Sandbox, SandboxOptions};
 use crate::spec;
 use crate::state::{ExitStatus, ProcessIdentity, Status, Store};
 use crate::stdio::{Log, Stdio};
+use crate::timeline;
 
 /// The whole life of a driver whose launching command is at the other end of `socket`.
 ///
@@ -80,6 +81,7 @@ async fn prepare(
     launch: &Launch,
     descriptors: Vec<OwnedFd>,
 ) -> Result<(Sandbox, Container, UnixListener), SandboxError> {
+    timeline::mark("the driver has its order", None);
     let store = Store::open(&launch.root)?;
     let record = store.update(&launch.id, |record| {
         record.driver = Some(ProcessIdentity::current());

@@ -64,6 +64,7 @@ impl Guest {
                 .hello(no_deadline(), &hello)
                 .await
                 .map_err(|error| error.to_string())?;
+            machine.mark("the agent has answered");
             if answer.version != PROTOCOL_VERSION {
                 return Err(format!(
                     "its agent speaks version {} of the protocol, this program version {PROTOCOL_VERSION}: kernel image and programs are of different installations",
@@ -75,6 +76,7 @@ impl Guest {
                 .configure_sandbox(no_deadline(), &identity)
                 .await
                 .map_err(|error| error.to_string())?;
+            machine.mark("the guest is configured");
             Ok(agent)
         };
         let reason = match tokio::time::timeout(limit, answered).await {
@@ -113,7 +115,10 @@ impl Guest {
     ) -> Result<T, SandboxError> {
         let agent = self.agent.clone();
         match tokio::time::timeout(CALL_DEADLINE, call(agent, no_deadline())).await {
-            Ok(Ok(answer)) => Ok(answer),
+            Ok(Ok(answer)) => {
+                self.machine.mark(phase);
+                Ok(answer)
+            }
             Ok(Err(error)) => Err(self.explain(phase, error).await),
             Err(_) => Err(SandboxError::Agent {
                 phase,
@@ -151,7 +156,10 @@ impl Guest {
         let agent = self.agent.clone();
         tokio::select! {
             answer = agent.wait_process(no_deadline(), request) => match answer {
-                Ok(answer) => Ok(answer),
+                Ok(answer) => {
+                    self.machine.mark(PHASE);
+                    Ok(answer)
+                }
                 Err(error) => Err(self.explain(PHASE, error).await),
             },
             reason = reason_of(self.machine.gone()) => Err(SandboxError::Gone { phase: PHASE, reason }),

@@ -12,6 +12,7 @@ use crate::backend;
 use crate::config::Config;
 use crate::error::SandboxError;
 use crate::spec::Size;
+use crate::timeline;
 
 /// The least that a file server has to lay out its entries.
 const SHARE_DEADLINE: Duration = Duration::from_secs(30);
@@ -42,6 +43,7 @@ impl Machine {
             entries,
             deadline: SHARE_DEADLINE,
         })?;
+        timeline::mark("the file server is spawned", None);
         let socket = share.vmm_socket().map(|socket| Share {
             tag: SHARE_TAG.to_owned(),
             socket,
@@ -59,10 +61,12 @@ impl Machine {
             })
             .await?;
         let link = vm.boot().await?;
+        timeline::mark("the VMM obeys", vm.pid());
         if let Err(error) = share.ready().await {
             vm.stop().await?;
             return Err(error.into());
         }
+        timeline::mark("the share is laid out", vm.pid());
         let processes = vm.pid().into_iter().chain(share.pid()).collect();
         let (stop, stopping) = watch::channel(false);
         let (gone_sender, gone) = watch::channel(None);
@@ -76,6 +80,11 @@ impl Machine {
             },
             link,
         ))
+    }
+
+    /// Marks a step in the boot timeline.
+    pub(crate) fn mark(&self, step: &'static str) {
+        timeline::mark(step, self.processes.first().copied());
     }
 
     /// To wait on the machine's end.
@@ -138,11 +147,13 @@ async fn watch_over(
         },
         () = told_to(&mut stopping) => "it was stopped".to_owned(),
     };
+    timeline::mark("the machine is to end", vm.pid());
     if let Err(error) = vm.stop().await {
         tracing::error!(%error, "cannot end the VMM");
     }
     if let Err(error) = share.stop().await {
         tracing::error!(%error, "cannot end the file server");
     }
+    timeline::mark("the machine has ended", None);
     gone.send_replace(Some(format!("{reason}{}", vm.diagnostics())));
 }

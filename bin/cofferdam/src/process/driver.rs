@@ -16,6 +16,7 @@ pub fn run(args: &HiddenArgs) -> Result<ExitCode> {
     std::env::set_current_dir("/").context("cannot change to /")?;
     report::open_log(args.log.as_deref(), args.log_format, args.debug)
         .context("cannot open the log")?;
+    sandbox::timeline::mark("a driver begins", None);
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
