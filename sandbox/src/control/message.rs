@@ -101,8 +101,6 @@ pub enum Request {
     Stats,
     /// The container's processes.
     Processes,
-    /// End the sandbox now, whatever runs in it.
-    Destroy,
 }
 
 /// Answer to a [`Request`].

@@ -48,7 +48,6 @@ async fn answer(driver: &Driver, request: Request) -> Result<Reply, SandboxError
         Request::Update { resources } => container.update(&resources).await?,
         Request::Stats => return Ok(Reply::Stats(container.stats().await?)),
         Request::Processes => return Ok(Reply::Processes(container.processes().await?)),
-        Request::Destroy => driver.sandbox.kill().await,
         Request::Exec { .. } => {
             return Ok(Reply::Failed(Failure {
                 kind: FailureKind::Other,
