@@ -4,11 +4,13 @@ use std::ffi::OsStr;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::outcome::{self, Outcome, Running};
 use crate::prefix::{self, Prefix};
 use crate::processes::{self, Actors, is_alive, wait_until};
+use crate::slot::Slot;
 
 /// Longer than anything takes here, on a loaded machine that emulates processors.
 const LIMIT: Duration = Duration::from_secs(180);
@@ -21,6 +23,8 @@ pub struct Cofferdam {
     folder: tempfile::TempDir,
     busybox: PathBuf,
     log: PathBuf,
+    /// Given back last.
+    _slot: Arc<Slot>,
 }
 
 impl Cofferdam {
@@ -48,6 +52,7 @@ impl Cofferdam {
                 return None;
             }
         };
+        let slot = Slot::take();
         let folder = tempfile::Builder::new()
             .prefix("cofferdam-test-")
             .tempdir()
@@ -67,6 +72,7 @@ impl Cofferdam {
             folder,
             busybox,
             log,
+            _slot: slot,
         })
     }
 

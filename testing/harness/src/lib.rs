@@ -11,8 +11,13 @@ mod cofferdam;
 mod outcome;
 mod prefix;
 mod processes;
+mod registry;
+mod slot;
+mod terminal;
 
 pub use cofferdam::Cofferdam;
 pub use outcome::{Outcome, Running, finish, start};
 pub use prefix::{Prefix, image};
 pub use processes::{Actors, is_alive, wait_until};
+pub use registry::Registry;
+pub use terminal::Terminal;

@@ -97,7 +97,7 @@ fn outcome() -> Outcome {
 
     let (mut backend, mut because) = (None, None);
     if can_boot {
-        match block_on(async { Ok(backend::choose(&config).await?) }) {
+        match block_on(backend::choose(&config)) {
             Ok(choice) => {
                 backend = Some(choice.backend.name().to_owned());
                 because = choice.because;
@@ -245,7 +245,7 @@ fn kvm(config: &Config, can_boot: bool) -> Finding {
     if !can_boot {
         return fine("kvm", "not tried: something else is missing");
     }
-    let probed = block_on(async { Ok(backend::probe_kvm(config).await?) });
+    let probed = block_on(backend::probe_kvm(config));
     let needed = config.backend == BackendChoice::QemuKvm || config.require_hardware;
     match probed {
         Ok(ProbeOutcome::Works { elapsed }) => fine(

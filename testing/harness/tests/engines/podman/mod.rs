@@ -1,0 +1,6 @@
+//! podman with conmon.
+
+mod engine;
+mod isolation;
+mod lifecycle;
+mod stdio;
