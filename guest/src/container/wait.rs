@@ -4,7 +4,7 @@ use cofferdam_protocol::WaitProcessResponse;
 
 use super::{ContainerError, Containers};
 impl Containers {
-    /// Waits until the process has ended and what it wrote is with the host.
+    /// Waits until the process has ended.
     ///
     /// # Errors
     /// When there is no such process.

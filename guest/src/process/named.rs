@@ -133,24 +133,12 @@ impl Process {
         let _ = exited.wait_for(Option::is_some).await;
     }
 
-    /// Waits until it has ended and what it had written then is with the host.
+    /// Waits until it has ended, and tells how much it had written then. The pumps go on: whether
+    /// the host takes the rest must not keep it from learning of the end.
     ///
     /// `None` if the agent itself is coming down.
     pub async fn finished(&self) -> Option<Finished> {
         let mut finished = self.finished.clone();
-        let end = *finished.wait_for(Option::is_some).await.ok()?;
-        let end = end?;
-        match self.face.as_ref() {
-            Face::Terminal(terminal) => terminal.written(end.stdout).await,
-            Face::Pipes(pipes) => {
-                if let Some(stdout) = &pipes.stdout {
-                    stdout.written(end.stdout).await;
-                }
-                if let Some(stderr) = &pipes.stderr {
-                    stderr.written(end.stderr).await;
-                }
-            }
-        }
-        Some(end)
+        *finished.wait_for(Option::is_some).await.ok()?
     }
 }

@@ -16,7 +16,6 @@ use super::BUFFER;
 #[derive(Debug, Default)]
 pub(super) struct Progress {
     read: AtomicU64,
-    written: AtomicU64,
     ended: AtomicBool,
     changed: Notify,
 }
@@ -35,11 +34,6 @@ impl Progress {
         self.changed.notify_waiters();
     }
 
-    pub(super) fn add_written(&self, bytes: usize) {
-        self.written.fetch_add(bytes as u64, Ordering::Relaxed);
-        self.changed.notify_waiters();
-    }
-
     pub(super) fn end(&self) {
         self.ended.store(true, Ordering::Relaxed);
         self.changed.notify_waiters();
@@ -54,12 +48,6 @@ impl Progress {
             }
             changed.await;
         }
-    }
-
-    /// Waits until `bytes` are with the host, or can no longer get there.
-    pub(super) async fn written(&self, bytes: u64) {
-        self.until(|| self.written.load(Ordering::Relaxed) >= bytes || self.is_ended())
-            .await;
     }
 }
 
@@ -103,11 +91,6 @@ impl Output {
             .unwrap_or_default();
         self.progress.read() + waiting
     }
-
-    /// Waits until `bytes` are with the host, or can no longer get there.
-    pub(super) async fn written(&self, bytes: u64) {
-        self.progress.written(bytes).await;
-    }
 }
 
 async fn forward(pipe: &pipe::Receiver, to: &mut WriteHalf<LinkStream>, progress: &Progress) {
@@ -126,7 +109,6 @@ async fn forward(pipe: &pipe::Receiver, to: &mut WriteHalf<LinkStream>, progress
         if to.write_all(&buffer[..bytes]).await.is_err() {
             return;
         }
-        progress.add_written(bytes);
     }
 }
 

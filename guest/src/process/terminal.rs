@@ -26,6 +26,9 @@ use crate::syscalls::watch;
 /// The terminal is sent before the process is reported; this only bounds a defect.
 const PATIENCE: Duration = Duration::from_secs(10);
 
+/// How long the host may take nothing of what a process that has ended left behind.
+const HOST_PATIENCE: std::time::Duration = std::time::Duration::from_millis(500);
+
 /// More than the kernel holds between the two sides of a terminal.
 const IN_FLIGHT: u64 = 256 * 1024;
 
@@ -139,22 +142,24 @@ impl Terminal {
         Ok(tcsetwinsize(self.controller.get_ref(), size)?)
     }
 
-    /// Waits until everything written to the terminal until now has been read; how much it was.
+    /// Waits until everything written to the terminal until now has been read; how much it was. A
+    /// host that takes nothing is not waited for.
     pub(super) async fn total(&self) -> u64 {
         let start = self.progress.read();
-        self.progress
-            .until(|| {
+        let mut before = start;
+        loop {
+            let all = self.progress.until(|| {
                 let read = self.progress.read();
                 // A background process may go on writing; what comes after this much is later.
                 self.progress.is_ended() || read > start + IN_FLIGHT || !self.has_input()
-            })
-            .await;
-        self.progress.read()
-    }
-
-    /// Waits until `bytes` are with the host, or can no longer get there.
-    pub(super) async fn written(&self, bytes: u64) {
-        self.progress.written(bytes).await;
+            });
+            let in_time = tokio::time::timeout(HOST_PATIENCE, all).await.is_ok();
+            let read = self.progress.read();
+            if in_time || read == before {
+                return read;
+            }
+            before = read;
+        }
     }
 
     /// Asks the terminal itself: the kernel first moves what is still on its way inside.
@@ -175,7 +180,6 @@ async fn run(controller: &AsyncFd<OwnedFd>, stream: Option<LinkStream>, progress
         let mut buffer = vec![0; BUFFER];
         while let Ok(bytes @ 1..) = read(controller, &mut buffer).await {
             progress.add_read(bytes);
-            progress.add_written(bytes);
         }
         return;
     };
@@ -210,7 +214,6 @@ async fn output(
         if to_host.write_all(&buffer[..bytes]).await.is_err() {
             return;
         }
-        progress.add_written(bytes);
     }
 }
 

@@ -12,8 +12,9 @@ use crate::state::{ProcessIdentity, Record, Status, Store};
 
 /// How long a killed process may take to be gone.
 const DEATH_DEADLINE: Duration = Duration::from_secs(20);
-/// How long a driver whose container has ended may take to be gone by itself.
-const CLEARING_DEADLINE: Duration = Duration::from_secs(20);
+/// How long a driver whose exit status is written may take to be gone by itself; longer only when it has output left
+/// that nobody reads.
+const CLEARING_DEADLINE: Duration = Duration::from_secs(1);
 
 /// Removes a stopped container; with `force` whatever state it is in.
 ///

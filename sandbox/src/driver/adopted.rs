@@ -37,19 +37,33 @@ pub(super) async fn serve(driver: Driver, listener: UnixListener, mut proxy: Asy
         }
     };
     tracing::info!(?exit, "container ended");
-    // Before anybody hears of the end: the files that the container wrote are on the host then.
-    driver.sandbox.stop().await;
-    let written = Store::open(&driver.launch.root)
-        .and_then(|store| store.update(&driver.launch.id, |record| {
+    if driver.container.init().is_drained() {
+        // Before anybody hears of the end: the files that the container wrote are on the host then.
+        driver.sandbox.stop().await;
+        write_exit(&driver, exit);
+        tell_exit(&proxy, exit).await;
+    } else {
+        // Its reader does not read, and may be waiting for the end: the rest stays with us until it does, as it would
+        // in a pipe. `delete` ends the waiting.
+        write_exit(&driver, exit);
+        tell_exit(&proxy, exit).await;
+        driver.container.init().drained().await;
+        driver.sandbox.stop().await;
+    }
+}
+
+fn write_exit(driver: &Driver, exit: ExitStatus) {
+    let written = Store::open(&driver.launch.root).and_then(|store| {
+        store.update(&driver.launch.id, |record| {
             record.exit = Some(exit);
             record.finished = Some(humantime::format_rfc3339_nanos(SystemTime::now()).to_string());
-        }));
+        })
+    });
     if let Err(error) = written {
         // Deleted by force meanwhile.
         tracing::warn!(%error, "exit status not written");
     }
     timeline::mark("the exit status is written", None);
-    tell_exit(&proxy, exit).await;
 }
 
 /// Takes commands, one task each.

@@ -240,7 +240,7 @@ impl Container {
         );
         let ended = process.clone();
         tokio::spawn(async move {
-            ended.wait().await;
+            ended.drained().await;
             ended.forget().await;
         });
         Ok(process)

@@ -60,22 +60,23 @@ impl Guest {
             let agent = connect_agent(control);
             let mut hello = HelloRequest::new();
             hello.version = PROTOCOL_VERSION;
-            let answer = agent
-                .hello(no_deadline(), &hello)
-                .await
-                .map_err(|error| error.to_string())?;
-            machine.mark("the agent has answered");
-            if answer.version != PROTOCOL_VERSION {
+            // Both at once, so that the guest does not wait for the host between them. A guest of another version is
+            // ended, whatever it made of the second.
+            let identity = identity(id, hostname)?;
+            let greeting = async {
+                let answer = agent.hello(no_deadline(), &hello).await;
+                machine.mark("the agent has answered");
+                answer
+            };
+            let (answer, configured) =
+                tokio::join!(greeting, agent.configure_sandbox(no_deadline(), &identity));
+            let version = answer.map_err(|error| error.to_string())?.version;
+            if version != PROTOCOL_VERSION {
                 return Err(format!(
-                    "its agent speaks version {} of the protocol, this program version {PROTOCOL_VERSION}: kernel image and programs are of different installations",
-                    answer.version
+                    "its agent speaks version {version} of the protocol, this program version {PROTOCOL_VERSION}: kernel image and programs are of different installations"
                 ));
             }
-            let identity = identity(id, hostname)?;
-            agent
-                .configure_sandbox(no_deadline(), &identity)
-                .await
-                .map_err(|error| error.to_string())?;
+            configured.map_err(|error| error.to_string())?;
             machine.mark("the guest is configured");
             Ok(agent)
         };

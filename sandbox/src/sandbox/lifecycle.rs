@@ -83,7 +83,7 @@ impl Lifecycle {
             (_, Event::Started) => wrong("start"),
             (Self::Running, Event::Paused) => Ok(Self::Paused),
             (_, Event::Paused) => wrong("pause"),
-            (_, Event::Resumed) => wrong("resume"),
+            (_, Event::Resumed) => wrong("resume (it is not paused)"),
         }
     }
 

@@ -25,6 +25,7 @@ struct Inner {
     container: String,
     exec: String,
     exit: watch::Receiver<Option<ExitStatus>>,
+    drained: watch::Receiver<bool>,
 }
 
 /// A process's streams, opened before it is asked for.
@@ -164,6 +165,23 @@ impl Pumps {
             }
         }
     }
+
+    /// Somebody on the host does not read.
+    async fn stalled(&self) {
+        let stalled = |progress: &Option<watch::Receiver<Progress>>| {
+            let progress = progress.clone();
+            async move {
+                match progress {
+                    Some(progress) => stdio::stalled(progress).await,
+                    None => std::future::pending().await,
+                }
+            }
+        };
+        tokio::select! {
+            () = stalled(&self.stdout) => {}
+            () = stalled(&self.stderr) => {}
+        }
+    }
 }
 
 impl Process {
@@ -177,14 +195,14 @@ impl Process {
     ) -> Self {
         let pumps = streams.connect(terminal);
         let (sender, exit) = watch::channel(None);
+        let (drained_sender, drained) = watch::channel(false);
         let request = request(container, exec);
         let waiting = Arc::clone(guest);
         tokio::spawn(async move {
+            let mut written = (0, 0);
             let status = match waiting.wait_process(&request).await {
                 Ok(response) => {
-                    let drained = pumps.drained(response.stdout_bytes, response.stderr_bytes);
-                    // A guest that dies now will send no more.
-                    waiting.unless_gone(drained).await;
+                    written = (response.stdout_bytes, response.stderr_bytes);
                     ExitStatus {
                         code: u8::try_from(response.exit_status).unwrap_or(255),
                         signal: u8::try_from(response.signal)
@@ -198,11 +216,24 @@ impl Process {
                     ExitStatus::LOST
                 }
             };
-            if let Some(input) = pumps.input {
+            if let Some(input) = &pumps.input {
                 input.abort();
             }
+            // A guest that dies now will send no more.
+            let drained = waiting.unless_gone(pumps.drained(written.0, written.1));
+            tokio::pin!(drained);
+            let all = tokio::select! {
+                biased;
+                () = &mut drained => true,
+                // Like a process on the host that left a full pipe behind: it has ended all the same.
+                () = pumps.stalled() => false,
+            };
             // Nobody may be waiting any more.
             sender.send_replace(Some(status));
+            if !all {
+                drained.await;
+            }
+            drained_sender.send_replace(true);
         });
         Self {
             inner: Arc::new(Inner {
@@ -210,17 +241,31 @@ impl Process {
                 container: container.to_owned(),
                 exec: exec.to_owned(),
                 exit,
+                drained,
             }),
         }
     }
 
-    /// Waits for its end, and until what it had written is handed over.
+    /// Waits for its end and until what it had written is handed over, as long as somebody takes it.
     pub async fn wait(&self) -> ExitStatus {
         let mut exit = self.inner.exit.clone();
         match exit.wait_for(Option::is_some).await {
             Ok(status) => status.unwrap_or(ExitStatus::LOST),
             Err(_) => ExitStatus::LOST,
         }
+    }
+
+    /// Waits until what it had written before its end is handed over, however long its reader takes.
+    pub async fn drained(&self) {
+        let mut drained = self.inner.drained.clone();
+        // An error means that its task is gone: nothing more will be handed over.
+        let _gone = drained.wait_for(|&drained| drained).await;
+    }
+
+    /// Whether it has ended and all that it had written is handed over.
+    #[must_use]
+    pub fn is_drained(&self) -> bool {
+        *self.inner.drained.borrow()
     }
 
     /// How it ended; nothing while it runs.

@@ -64,6 +64,14 @@ pub fn load(bundle: &Path) -> Result<Spec, LoadError> {
 
 /// Parses JSON; an error is the path of the field and what is wrong with it.
 fn parse<T: serde::de::DeserializeOwned>(bytes: &[u8]) -> Result<T, (String, String)> {
+    // A list would be taken for the fields in their order.
+    if bytes
+        .trim_ascii_start()
+        .first()
+        .is_some_and(|&byte| byte != b'{')
+    {
+        return Err((String::new(), "not a JSON object".to_owned()));
+    }
     let mut json = serde_json::Deserializer::from_slice(bytes);
     let value = serde_path_to_error::deserialize(&mut json).map_err(|error| {
         let field = match error.path().to_string() {

@@ -8,7 +8,7 @@ use std::os::fd::OwnedFd;
 
 pub use host::HostIo;
 pub use log::{Log, LogRecord, LogStream, parse_record};
-pub(crate) use pump::{Progress, Sink, input, output, reached, split};
+pub(crate) use pump::{Progress, Sink, input, output, reached, split, stalled};
 
 /// Where a process reads and writes on the host.
 #[derive(Debug)]

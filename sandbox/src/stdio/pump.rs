@@ -1,6 +1,7 @@
 //! Moving bytes between a process's streams on the link and the host's descriptors.
 
 use std::os::fd::OwnedFd;
+use std::time::Duration;
 
 use cofferdam_protocol::link::LinkStream;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -29,7 +30,12 @@ pub struct Progress {
     pub bytes: u64,
     /// Nothing more will be.
     pub finished: bool,
+    /// The host's side is being written to: when that lasts, its reader does not read.
+    pub writing: bool,
 }
+
+/// A reader that takes nothing for so long is not waited for when its process has ended.
+const READER_PATIENCE: Duration = Duration::from_millis(500);
 
 /// Moves what the caller gives until it ends, then half-closes the stream.
 pub async fn input(source: OwnedFd, mut stream: impl tokio::io::AsyncWrite + Unpin) {
@@ -71,6 +77,7 @@ pub async fn output(
     let mut buffer = vec![0; CHUNK];
     while let Ok(count @ 1..) = stream.read(&mut buffer).await {
         let data = &buffer[..count];
+        progress.send_modify(|progress| progress.writing = true);
         let taken = match &mut sink {
             Open::Host(io) => io.write_all(data).await,
             Open::Log(log) => log.write(data),
@@ -80,11 +87,17 @@ pub async fn output(
             tracing::debug!(%error, "output is no longer taken");
             break;
         }
-        progress.send_modify(|progress| progress.bytes += count as u64);
+        progress.send_modify(|progress| {
+            progress.bytes += count as u64;
+            progress.writing = false;
+        });
     }
     drop(stream);
     drop(sink);
-    progress.send_modify(|progress| progress.finished = true);
+    progress.send_modify(|progress| {
+        progress.finished = true;
+        progress.writing = false;
+    });
 }
 
 enum Open {
@@ -99,6 +112,24 @@ pub async fn reached(mut progress: watch::Receiver<Progress>, bytes: u64) {
     let _gone = progress
         .wait_for(|progress| progress.finished || progress.bytes >= bytes)
         .await;
+}
+
+/// Waits until the reader on the host has taken nothing for a while although there is something; never returns when
+/// all is handed over.
+pub async fn stalled(mut progress: watch::Receiver<Progress>) {
+    loop {
+        let Ok(before) = progress
+            .wait_for(|progress| progress.writing)
+            .await
+            .map(|progress| *progress)
+        else {
+            return std::future::pending().await;
+        };
+        let moved = progress.wait_for(|progress| *progress != before);
+        if tokio::time::timeout(READER_PATIENCE, moved).await.is_err() {
+            return;
+        }
+    }
 }
 
 /// Splits a terminal's stream, which runs both ways.

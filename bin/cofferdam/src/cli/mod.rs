@@ -22,7 +22,7 @@ pub struct Cli {
 
 /// `runtime-spec` in the version text is what engines look for.
 fn long_version() -> &'static str {
-    concat!(env!("CARGO_PKG_VERSION"), "\nspec: 1.2.0")
+    concat!("version ", env!("CARGO_PKG_VERSION"), "\nspec: 1.2.0")
 }
 
 /// Options of every command.
