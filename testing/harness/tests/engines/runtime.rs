@@ -26,8 +26,9 @@ impl Kind {
         }
     }
 
-    /// A program of the runtime's name. Engines clear the environment, so ours is told its configuration in it.
-    pub fn program(self, cofferdam: &Cofferdam) -> PathBuf {
+    /// A program of the runtime's name. Engines clear the environment, so ours is told its configuration in it; and not
+    /// all of podman's calls have its `--runtime-flag`, so that the state directory for those stands here, too.
+    pub fn program(self, cofferdam: &Cofferdam, root: Option<&Path>) -> PathBuf {
         let folder = cofferdam.folder().join("bin");
         fs::create_dir_all(&folder).expect("a folder");
         let path = folder.join(self.name());
@@ -35,8 +36,11 @@ impl Kind {
             Self::Runc => find("runc").expect("runc"),
             Self::Cofferdam => cofferdam.program(),
         };
+        let root = root
+            .map(|root| format!("--root '{}'", root.display()))
+            .unwrap_or_default();
         let text = format!(
-            "#!/bin/sh\nCOFFERDAM_CONFIG='{}' exec '{}' \"$@\"\n",
+            "#!/bin/sh\nCOFFERDAM_CONFIG='{}' exec '{}' {root} \"$@\"\n",
             cofferdam.config().display(),
             real.display()
         );

@@ -45,7 +45,7 @@ impl Podman {
                 return None;
             }
         };
-        let program = kind.program(&cofferdam);
+        let program = kind.program(&cofferdam, Some(&cofferdam.root()));
         let podman = Self {
             kind,
             cofferdam,
@@ -87,9 +87,7 @@ impl Podman {
                 "none",
             ])
             .arg("--runtime")
-            .arg(&self.program)
-            .arg("--runtime-flag")
-            .arg(format!("root={}", self.cofferdam.root().display()));
+            .arg(&self.program);
         // Without the right to raise limits podman's own defaults are refused by runc.
         match args.split_first() {
             Some((&"run", rest)) => command

@@ -139,7 +139,7 @@ fn a_debian_image_runs() {
     let [runc, ours] = Kind::BOTH.map(|kind| {
         let podman = Podman::new(kind, "debian")?;
         let script = "cat /etc/os-release; dpkg --print-architecture; getent passwd root; sort -u /etc/group | wc -l";
-        Some(podman.ok(&["run", "--rm", "debian", "bash", "-c", script]))
+        Some(podman.ok(&["run", "--rm", "debian:bookworm", "bash", "-c", script]))
     });
     assert_eq!(runc, ours);
     assert!(ours.is_none_or(|text| text.contains("ID=debian")));

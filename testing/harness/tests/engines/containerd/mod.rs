@@ -1,0 +1,4 @@
+//! containerd with its shim for runc.
+
+mod cases;
+mod engine;
