@@ -5,7 +5,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
-use cofferdam_protocol::{CreateContainerRequest, Stdio as Tokens};
+use cofferdam_protocol::CreateContainerRequest;
+use oci_spec::OciSpecError;
 use oci_spec::runtime::{LinuxNamespaceType, Spec};
 use rustix::fs::{Mode, OFlags, ResolveFlags, mkdirat, openat2};
 use tokio::sync::Mutex as AsyncMutex;
@@ -31,16 +32,8 @@ impl Containers {
     ) -> Result<Result<i32, Failure>, ContainerError> {
         check_id(&request.id)?;
         let reservation = Reservation::new(self, &request.id)?;
-        let malformed = |source| ContainerError::Malformed {
-            what: "the container's spec",
-            source,
-        };
-        let mut spec: Spec = serde_json::from_slice(&request.spec).map_err(malformed)?;
         let cgroup = Cgroup::new(format!("c{}", self.number()));
-        spec::prepare(&mut spec, &cgroup)?;
-        let made = self
-            .make(&request.id, spec, &cgroup, request.stdio.get_or_default())
-            .await;
+        let made = self.make(&request, &cgroup).await;
         match made {
             Ok(Ok(container)) => {
                 let pid = container.inner().init.pid();
@@ -58,19 +51,15 @@ impl Containers {
 
     async fn make(
         &self,
-        id: &str,
-        spec: Spec,
+        request: &CreateContainerRequest,
         cgroup: &Cgroup,
-        tokens: &Tokens,
     ) -> Result<Result<Arc<Container>, Failure>, ContainerError> {
+        let id = request.id.as_str();
         let bundle = bundle(id);
         fs::create_dir_all(&bundle).map_err(ContainerError::file("make folder", &bundle))?;
-        let config = bundle.join("config.json");
-        let bytes = serde_json::to_vec(&spec).map_err(|source| ContainerError::Malformed {
-            what: "the container's spec",
-            source,
-        })?;
-        fs::write(&config, bytes).map_err(ContainerError::file("write", &config))?;
+        let mut spec = load(&bundle.join("config.json"), &request.spec)?;
+        spec::prepare(&mut spec, cgroup)?;
+        save(&bundle.join("config.json"), &spec)?;
         make_cwd(&spec);
 
         let owner = owner(&spec);
@@ -78,16 +67,18 @@ impl Containers {
             .process()
             .as_ref()
             .and_then(|process| process.console_size());
-        let face = self.face(is_terminal(&spec), tokens, owner).await?;
+        let face = self
+            .face(is_terminal(&spec), request.stdio.get_or_default(), owner)
+            .await?;
         let expectation = self.reaper.expect();
-        let request = Request::Create(CreateRequest {
+        let order = Request::Create(CreateRequest {
             id: id.to_owned(),
             bundle: bundle.clone(),
             user_namespace: has_namespace(&spec, LinuxNamespaceType::User),
             state: state_folder(),
             console: face.console(),
         });
-        let mut report = self.helper.order(&request, face.stdio())?.report;
+        let mut report = self.helper.order(&order, face.stdio())?.report;
         let pid = match created(&mut report).await? {
             Ok(pid) => pid,
             Err(failure) => return Ok(Err(failure)),
@@ -135,6 +126,29 @@ impl Containers {
             }
         });
     }
+}
+
+/// Reads a spec by way of `path`.
+///
+/// libcontainer reads it from there again. Under emulation it matters that both use the same
+/// code: its first run, when it is translated, takes far longer than all others.
+fn load(path: &Path, bytes: &[u8]) -> Result<Spec, ContainerError> {
+    fs::write(path, bytes).map_err(ContainerError::file("write", path))?;
+    Spec::load(path).map_err(|error| match error {
+        OciSpecError::SerDe(source) => ContainerError::Malformed {
+            what: "the container's spec",
+            source,
+        },
+        other => ContainerError::invalid("spec", other.to_string()),
+    })
+}
+
+fn save(path: &Path, spec: &Spec) -> Result<(), ContainerError> {
+    let bytes = serde_json::to_vec(spec).map_err(|source| ContainerError::Malformed {
+        what: "the container's spec",
+        source,
+    })?;
+    fs::write(path, bytes).map_err(ContainerError::file("write", path))
 }
 
 /// A place for a name in the table, free again unless it is filled.

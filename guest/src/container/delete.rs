@@ -48,4 +48,25 @@ impl Containers {
         self.table().remove(id);
         Ok(())
     }
+
+    /// Kills all processes of all containers and waits for their ends, not longer than `patience`. Their cgroups and
+    /// folders stay, because the guest is about to end.
+    pub async fn kill_all(&self, patience: Duration) {
+        let containers: Vec<_> = self.table().values().flatten().cloned().collect();
+        let mut processes = Vec::new();
+        for container in &containers {
+            // What cannot be killed ends with the machine.
+            let _ = container.cgroup.kill();
+            let inner = container.inner();
+            processes.extend(inner.execs.values().flatten().cloned());
+            processes.push(inner.init.clone());
+        }
+        // Whoever waits for one of them shall have the answer first.
+        let ended = async {
+            for process in processes {
+                process.ended().await;
+            }
+        };
+        let _ = timeout(patience, ended).await;
+    }
 }

@@ -40,7 +40,7 @@ use tokio::sync::{Mutex as AsyncMutex, mpsc};
 pub use error::ContainerError;
 
 use crate::cgroup::{Cgroup, OomCount};
-use crate::helper::{CommandError, Helper, ReportReader};
+use crate::helper::{Helper, ReportReader};
 use crate::process::{Process, Reaper, Streams};
 
 /// Where everything about containers is kept, in memory.
@@ -73,8 +73,10 @@ impl fmt::Display for State {
 /// Why a process was not started, in the words and kinds that the host passes on.
 #[derive(Debug)]
 pub enum Failure {
-    /// The command itself.
-    Command(CommandError),
+    /// There is no such command.
+    CommandMissing(String),
+    /// The command cannot be executed.
+    CommandRefused(String),
     /// Anything else.
     Other(String),
 }
@@ -83,10 +85,8 @@ impl From<Failure> for StartFailure {
     fn from(failure: Failure) -> Self {
         use start_failure::Kind;
         let (kind, message) = match failure {
-            Failure::Command(error) if error.problem.is_missing() => {
-                (Kind::COMMAND_NOT_FOUND, error.to_string())
-            }
-            Failure::Command(error) => (Kind::COMMAND_NOT_EXECUTABLE, error.to_string()),
+            Failure::CommandMissing(message) => (Kind::COMMAND_NOT_FOUND, message),
+            Failure::CommandRefused(message) => (Kind::COMMAND_NOT_EXECUTABLE, message),
             Failure::Other(message) => (Kind::OTHER, message),
         };
         Self {

@@ -1,12 +1,12 @@
 //! What a worker's report says about a process that was to be started.
 
 use super::Failure;
-use crate::helper::{CommandError, Report};
+use crate::helper::Report;
 
 /// What a report says about a failure.
 #[derive(Debug, Default)]
 pub(super) struct Outcome {
-    command: Option<CommandError>,
+    command: Option<Failure>,
     error: Option<String>,
     details: Vec<String>,
 }
@@ -17,7 +17,8 @@ const DETAILS_MAX: usize = 1;
 impl Outcome {
     pub(super) fn note(&mut self, line: Report) {
         match line {
-            Report::Command(error) => self.command = Some(error),
+            Report::CommandMissing(text) => self.command = Some(Failure::CommandMissing(text)),
+            Report::CommandRefused(text) => self.command = Some(Failure::CommandRefused(text)),
             Report::Error(error) => self.error = Some(error),
 
             Report::Log(detail) if self.details.len() < DETAILS_MAX => self.details.push(detail),
@@ -31,7 +32,7 @@ impl Outcome {
 
     pub(super) fn failure(self, otherwise: &str) -> Failure {
         if let Some(command) = self.command {
-            return Failure::Command(command);
+            return command;
         }
         let mut message = self.error.unwrap_or_else(|| otherwise.to_owned());
         for detail in self.details {

@@ -8,10 +8,9 @@ use std::path::{Path, PathBuf};
 use oci_spec::runtime::Process;
 use rustix::fs::{Access, AtFlags, CWD, accessat};
 use rustix::io::Errno;
-use serde::{Deserialize, Serialize};
 
 /// Why a command cannot be executed. The text is that of runc, which engines read.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("exec: {command:?}: {problem}")]
 pub struct CommandError {
     /// The command as it was given.
@@ -21,7 +20,7 @@ pub struct CommandError {
 }
 
 /// What is wrong with a command.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Problem {
     /// A name without a slash is in no folder of PATH.
     NotInPath,

@@ -42,7 +42,7 @@ impl Executor for CommandExecutor {
             ExecutorValidationError::ArgValidationError("the spec has no process".to_owned())
         })?;
         let found = command::find(process).map_err(|error| {
-            self.inner.reporter.send(&Report::Command(error.clone()));
+            self.inner.reporter.send(&error.clone().into());
             ExecutorValidationError::ArgValidationError(error.to_string())
         })?;
         let mut place = self
@@ -71,7 +71,7 @@ impl Executor for CommandExecutor {
         let path = found.as_deref().ok_or(ExecutorError::InvalidArg)?;
         self.inner.reporter.send(&Report::Executing);
         let error = command::execute(path, process, env);
-        self.inner.reporter.send(&Report::Command(error.clone()));
+        self.inner.reporter.send(&error.clone().into());
         Err(ExecutorError::Other(error.to_string()))
     }
 }

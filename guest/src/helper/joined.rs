@@ -42,7 +42,7 @@ pub(super) fn become_process(
                 reporter.send(&Report::Executing);
                 command::execute(&path, process, &env)
             });
-            Report::Command(failure.unwrap_or_else(|error| error))
+            failure.unwrap_or_else(|error| error).into()
         }
     }
 }

@@ -8,7 +8,7 @@
 //! ```text
 //! agent ──request, descriptors──► helper ──fork──► worker ──fork──► container's process
 //!   ▲                                                │                     │
-//!   └────────────── report (a pipe, JSON lines) ◄────┴─────────────────────┘
+//!   └────────────── report (lines in a pipe)  ◄────┴─────────────────────┘
 //! ```
 //!
 //! The report's writing end closes itself when the container's process executes its command, so
@@ -26,7 +26,6 @@ mod server;
 mod userns;
 
 pub use client::{Helper, HelperError, Ordered, Stdio};
-pub use command::CommandError;
 pub use report::{Report, ReportReader};
 pub use server::start;
 
@@ -80,10 +79,6 @@ pub struct ExecRequest {
     /// Socket that takes the terminal, if there is one.
     pub console: Option<PathBuf>,
 }
-
-/// Largest request: a spec is at most 4 MiB, the limit of a ttrpc message, and this leaves
-/// room for escapes.
-const REQUEST_MAX: u64 = 16 * 1024 * 1024;
 
 /// Descriptors with a request, in this order: the request, the report, stdin, stdout, stderr.
 const DESCRIPTORS: usize = 5;

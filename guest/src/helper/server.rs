@@ -1,7 +1,7 @@
 //! The helper itself: waits for requests and forks a worker for each.
 
 use std::fs::File;
-use std::io::{self, IoSliceMut, Read, Seek};
+use std::io::{self, BufReader, IoSliceMut, Seek};
 use std::mem::MaybeUninit;
 use std::os::fd::OwnedFd;
 
@@ -13,7 +13,7 @@ use rustix::net::{
 use rustix::stdio::{dup2_stderr, dup2_stdin, dup2_stdout};
 
 use super::report::Reporter;
-use super::{DESCRIPTORS, Helper, REQUEST_MAX, Request, Stdio, create, exec};
+use super::{DESCRIPTORS, Helper, Request, Stdio, create, exec};
 use crate::syscalls::{Fork, default_broken_pipe, fork, fork_sibling};
 
 /// Forks the helper; its process id too. The calling process must have one thread only.
@@ -138,7 +138,6 @@ fn work(order: Order) -> i32 {
 fn read(request: OwnedFd) -> io::Result<Request> {
     let mut file = File::from(request);
     file.rewind()?;
-    let mut bytes = Vec::new();
-    file.take(REQUEST_MAX).read_to_end(&mut bytes)?;
-    Ok(serde_json::from_slice(&bytes)?)
+    // As libcontainer reads its files: one translation of the parser's code serves both.
+    Ok(serde_json::from_reader(BufReader::new(file))?)
 }

@@ -16,12 +16,8 @@ const FAREWELL: Duration = Duration::from_millis(20);
 impl Sandbox {
     /// Kills all containers, writes what is to be written and, shortly after returning, restarts
     /// the machine, which ends it.
-    ///
     pub async fn shutdown(&self) {
-        for id in self.containers.ids() {
-            // What cannot be killed ends with the machine.
-            let _ = timeout(PATIENCE, self.containers.delete(&id)).await;
-        }
+        self.containers.kill_all(PATIENCE).await;
         let synced = tokio::task::spawn_blocking(rustix::fs::sync);
         // A share that hangs must not keep the guest.
         let _ = timeout(PATIENCE, synced).await;
