@@ -2,13 +2,13 @@
 
 use std::time::Duration;
 
-use crate::client::Client;
+use crate::client::{Client, listener};
 use crate::driver::oci_state;
 use crate::error::{SandboxError, chain};
 use crate::hooks;
 use crate::id::ContainerId;
 use crate::sandbox::WrongState;
-use crate::state::{ProcessIdentity, Record, Status, Store};
+use crate::state::{ProcessIdentity, Record, StateError, Status, Store};
 
 /// How long a killed process may take to be gone.
 const DEATH_DEADLINE: Duration = Duration::from_secs(20);
@@ -35,7 +35,13 @@ pub fn delete_with(
     force: bool,
     and_what_it_owns: impl FnOnce(&Record) -> Result<(), SandboxError>,
 ) -> Result<(), SandboxError> {
-    let mut client = Client::find(store, id)?;
+    let mut client = match Client::find(store, id) {
+        Err(SandboxError::State(StateError::Malformed { path, source })) if force => {
+            tracing::warn!(error = chain(&source), "{} is damaged", path.display());
+            return delete_damaged(store, id);
+        }
+        found => found?,
+    };
     if !force {
         match client.status()? {
             Status::Stopped => {}
@@ -91,6 +97,15 @@ pub fn delete_with(
         }
     }
     Ok(())
+}
+
+/// Removes a container whose record cannot be read: its socket tells who the driver is, and that takes the others along.
+/// What it owns elsewhere is found by the next sweep.
+fn delete_damaged(store: &Store, id: &ContainerId) -> Result<(), SandboxError> {
+    if let Some(driver) = listener(&store.folder(id)) {
+        end(driver, "the driver")?;
+    }
+    Ok(store.remove(id)?)
 }
 
 fn end(process: ProcessIdentity, what: &str) -> Result<(), SandboxError> {

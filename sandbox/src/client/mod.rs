@@ -6,6 +6,7 @@ mod launch;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
+use std::path::Path;
 use std::time::Duration;
 
 use oci_spec::runtime::Process as ProcessSpec;
@@ -19,7 +20,7 @@ use crate::control::{
 use crate::error::SandboxError;
 use crate::id::ContainerId;
 use crate::sandbox::WrongState;
-use crate::state::{Record, Status, Store};
+use crate::state::{ProcessIdentity, Record, Status, Store};
 
 /// A driver answers anything but long work at once; it may be starved on a loaded machine.
 const ANSWER_DEADLINE: Duration = Duration::from_secs(150);
@@ -180,15 +181,29 @@ impl Client {
             action: "send",
             source,
         };
-        let folder = std::fs::File::open(self.store.folder(&self.record.id)).map_err(io)?;
-        // Through the folder's descriptor: a socket's path may have 108 bytes only.
-        let path = format!("/proc/self/fd/{}/{SOCKET}", folder.as_fd().as_raw_fd());
-        let socket = UnixStream::connect(path).map_err(io)?;
+        let socket = connect(&self.store.folder(&self.record.id)).map_err(io)?;
         socket.set_read_timeout(Some(ANSWER_DEADLINE)).map_err(io)?;
         let channel = Channel::new(socket);
         channel.send(request, descriptors)?;
         Ok(channel)
     }
+}
+
+/// A connection to the driver of the container in this folder.
+fn connect(folder: &Path) -> io::Result<UnixStream> {
+    let folder = std::fs::File::open(folder)?;
+    // Through the folder's descriptor: a socket's path may have 108 bytes only.
+    UnixStream::connect(format!(
+        "/proc/self/fd/{}/{SOCKET}",
+        folder.as_fd().as_raw_fd()
+    ))
+}
+
+/// The driver that listens in this folder.
+fn listener(folder: &Path) -> Option<ProcessIdentity> {
+    let socket = connect(folder).ok()?;
+    let peer = rustix::net::sockopt::socket_peercred(socket).ok()?;
+    ProcessIdentity::of(peer.pid.as_raw_nonzero().get())
 }
 
 fn unexpected(phase: &'static str, answer: &dyn std::fmt::Debug) -> SandboxError {

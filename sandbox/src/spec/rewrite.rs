@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use cofferdam_protocol::SHARE_MOUNT;
-use oci_spec::runtime::{HooksBuilder, LinuxNamespaceType, Spec};
+use oci_spec::runtime::{HooksBuilder, LinuxNamespace, LinuxNamespaceType, Spec};
 use sandbox_share::{Entry, EntryKind};
 
 use crate::id::ContainerId;
@@ -106,13 +106,18 @@ pub fn rewrite(
         );
     }
     if let Some(mut linux) = spec.linux().clone() {
-        let namespaces = linux.namespaces().clone().unwrap_or_default();
-        linux.set_namespaces(Some(
-            namespaces
-                .into_iter()
-                .filter(|namespace| namespace.typ() != LinuxNamespaceType::Network)
-                .collect(),
-        ));
+        let mut namespaces = linux.namespaces().clone().unwrap_or_default();
+        namespaces.retain(|namespace| namespace.typ() != LinuxNamespaceType::Network);
+        // Engines on a host with cgroup v1 ask for none, and expect that a container sees its own limits all the same.
+        if !namespaces
+            .iter()
+            .any(|namespace| namespace.typ() == LinuxNamespaceType::Cgroup)
+        {
+            let mut own = LinuxNamespace::default();
+            own.set_typ(LinuxNamespaceType::Cgroup);
+            namespaces.push(own);
+        }
+        linux.set_namespaces(Some(namespaces));
         linux.set_cgroups_path(Some(Path::new("/").join(share)));
         spec.set_linux(Some(linux));
     }

@@ -172,6 +172,10 @@ impl Store {
                 Ok(record) => records.push(record),
                 // Something else lies there, or it was deleted just now.
                 Err(StateError::Missing(_)) => {}
+                // One container's damage is not the others'.
+                Err(error @ StateError::Malformed { .. }) => {
+                    tracing::warn!(error = crate::error::chain(&error), "left out");
+                }
                 Err(error) => return Err(error),
             }
         }

@@ -1,0 +1,12 @@
+//! Bad input, lost processes and full disks: each gives a clear error, and leaves nothing.
+//!
+//! What a runtime without a machine can get wrong, too, is in `testing/conformance`.
+
+mod boot;
+mod bundle;
+mod commands;
+mod creation;
+mod initramfs;
+mod lost;
+mod storage;
+mod volume;
