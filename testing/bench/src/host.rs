@@ -1,0 +1,76 @@
+//! The machine that is measured on.
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use nix::sched::{CloneFlags, unshare};
+
+/// Where a host with both cgroup versions has the second.
+const UNIFIED: &str = "/sys/fs/cgroup/unified";
+
+/// Leaves the second cgroup hierarchy out of sight of this process and its children, where there are both: crun does not
+/// work with both. Answers whether there were. Call it while there is one thread.
+pub fn hide_unified_cgroup() -> nix::Result<bool> {
+    if !Path::new(UNIFIED).join("cgroup.controllers").exists() {
+        return Ok(false);
+    }
+    unshare(CloneFlags::CLONE_NEWNS)?;
+    let none: Option<&str> = None;
+    mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none)?;
+    umount2(UNIFIED, MntFlags::MNT_DETACH)?;
+    Ok(true)
+}
+
+/// Rate of the time stamp counter, which QEMU shows its guest.
+pub fn tsc_khz() -> Option<u64> {
+    let (whole, fraction) = field("/proc/cpuinfo", "cpu MHz")?
+        .split_once('.')
+        .map(|(whole, fraction)| (whole.to_owned(), fraction.to_owned()))?;
+    let thousandths: u64 = format!("{fraction:0<3}").get(..3)?.parse().ok()?;
+    Some(whole.parse::<u64>().ok()? * 1000 + thousandths)
+}
+
+/// The load averages of the last one, five and fifteen minutes.
+pub fn load() -> String {
+    let text = fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    text.split(' ').take(3).collect::<Vec<_>>().join(" ")
+}
+
+/// Lines that describe the machine.
+pub fn description() -> Vec<(&'static str, String)> {
+    let unknown = || "unknown".to_owned();
+    let processors = std::thread::available_parallelism().map_or(0, usize::from);
+    let model = field("/proc/cpuinfo", "model name").unwrap_or_else(unknown);
+    let uname = rustix::system::uname();
+    let qemu = Command::new("qemu-system-x86_64").arg("--version").output();
+    let qemu = qemu
+        .ok()
+        .and_then(|done| {
+            let text = String::from_utf8_lossy(&done.stdout).into_owned();
+            text.lines().next().map(str::to_owned)
+        })
+        .unwrap_or_else(unknown);
+    vec![
+        ("Processor", format!("{processors} × {model}")),
+        (
+            "Memory",
+            field("/proc/meminfo", "MemTotal").unwrap_or_else(unknown),
+        ),
+        (
+            "Host kernel",
+            uname.release().to_string_lossy().into_owned(),
+        ),
+        ("QEMU", format!("{qemu}, emulation (TCG)")),
+    ]
+}
+
+/// The first value of a name in a file of lines `name : value`.
+fn field(path: &str, name: &str) -> Option<String> {
+    let text = fs::read_to_string(path).ok()?;
+    text.lines().find_map(|line| {
+        let (key, value) = line.split_once(':')?;
+        (key.trim() == name).then(|| value.trim().to_owned())
+    })
+}

@@ -1,0 +1,220 @@
+//! The page that tells what was measured.
+
+use std::fmt::Write as _;
+use std::time::{Duration, SystemTime};
+
+use crate::floor;
+use crate::host;
+use crate::idle::Idle;
+use crate::runtime::Times;
+use crate::stats::{median, median_ratio};
+
+/// Everything that was measured in one run.
+#[derive(Debug)]
+pub struct Report {
+    pub rounds: u32,
+    pub floors: Vec<Duration>,
+    /// Name with version, and times; ours first.
+    pub runtimes: Vec<(String, Times)>,
+    pub idle: Idle,
+    /// Whether the host has both cgroup versions.
+    pub hybrid: bool,
+    /// Load averages before and after.
+    pub load: (String, String),
+}
+
+/// Name of a row, times of a runtime.
+type Row = (&'static str, fn(&Times) -> &[Duration]);
+
+const ROWS: [Row; 5] = [
+    ("`run` of `true`, start to exit", |times| &times.run),
+    ("`create` and `start`", |times| &times.create_start),
+    ("`exec` of `true`", |times| &times.exec),
+    ("`delete` of a stopped container", |times| &times.delete),
+    ("`delete --force` of a running one", |times| {
+        &times.delete_force
+    }),
+];
+
+impl Report {
+    pub fn page(&self) -> String {
+        let mut page = String::new();
+        // Writing to a string cannot fail.
+        let _done = self.write(&mut page);
+        page
+    }
+
+    fn write(&self, page: &mut String) -> std::fmt::Result {
+        page.push_str(METHOD);
+        writeln!(page, "## The machine\n\n| | |\n|---|---|")?;
+        let date = humantime::format_rfc3339_seconds(SystemTime::now()).to_string();
+        writeln!(page, "| Date | {date} |")?;
+        for (name, value) in host::description() {
+            writeln!(page, "| {name} | {value} |")?;
+        }
+        writeln!(
+            page,
+            "| Load averages (1, 5, 15 minutes) | {} before, {} after |",
+            self.load.0, self.load.1
+        )?;
+        if self.hybrid {
+            writeln!(
+                page,
+                "| cgroups | versions 1 and 2; the second hierarchy is hidden from all runtimes, for crun |"
+            )?;
+        }
+        writeln!(
+            page,
+            "| Rounds | {}, and one before whose figures are dropped |",
+            self.rounds
+        )?;
+        self.times(page)?;
+        self.targets(page)?;
+        self.idle(page)
+    }
+
+    fn times(&self, page: &mut String) -> std::fmt::Result {
+        writeln!(
+            page,
+            "\n## Times\n\nMedians in milliseconds. The floor: {}.\n",
+            self.floor()
+        )?;
+        write!(page, "| |")?;
+        for (name, _) in &self.runtimes {
+            write!(page, " {name} |")?;
+        }
+        writeln!(page, " ours / floor |")?;
+        writeln!(page, "|---|{}", "---|".repeat(self.runtimes.len() + 1))?;
+        for (name, times) in ROWS {
+            write!(page, "| {name} |")?;
+            for (_, measured) in &self.runtimes {
+                write!(page, " {} |", milliseconds(median(times(measured))))?;
+            }
+            writeln!(page, " {} |", ratio(self.ratio(times)))?;
+        }
+        Ok(())
+    }
+
+    fn targets(&self, page: &mut String) -> std::fmt::Result {
+        let ours = |times: fn(&Times) -> &[Duration]| {
+            let measured = self.runtimes.first()?;
+            median(times(&measured.1)).map(|time| time.as_secs_f64() * 1000.0)
+        };
+        let mib = |kib: u64| u32::try_from(kib).map_or(f64::MAX, f64::from) / 1024.0;
+        let rows = [
+            (
+                "`run` of `true` / floor",
+                self.ratio(|times| &times.run),
+                1.35,
+                "",
+            ),
+            ("`exec` of `true`", ours(|times| &times.exec), 150.0, " ms"),
+            ("`delete`", ours(|times| &times.delete), 300.0, " ms"),
+            (
+                "idle, all processes",
+                Some(self.idle.processor() * 100.0),
+                2.0,
+                " % of a core",
+            ),
+            (
+                "host processes but QEMU",
+                Some(mib(self.idle.host_pss())),
+                15.0,
+                " MiB PSS",
+            ),
+        ];
+        writeln!(
+            page,
+            "\n## Targets\n\n| | target | measured | |\n|---|---|---|---|"
+        )?;
+        for (name, measured, target, unit) in rows {
+            let (value, verdict) = match measured {
+                Some(value) => (
+                    format!("{value:.2}{unit}"),
+                    if value <= target { "met" } else { "missed" },
+                ),
+                None => ("not measured".to_owned(), ""),
+            };
+            writeln!(page, "| {name} | ≤ {target}{unit} | {value} | {verdict} |")?;
+        }
+        Ok(())
+    }
+
+    fn idle(&self, page: &mut String) -> std::fmt::Result {
+        writeln!(
+            page,
+            "\n## An idle sandbox\n\nOne container that sleeps, watched for {} s. PSS in MiB.\n",
+            self.idle.watched.as_secs()
+        )?;
+        writeln!(
+            page,
+            "| process | PSS | anonymous | files | shared memory | processor | wake-ups / s |"
+        )?;
+        writeln!(page, "|---|---|---|---|---|---|---|")?;
+        for process in &self.idle.processes {
+            let mib = |kib: u64| u32::try_from(kib).map_or(f64::MAX, f64::from) / 1024.0;
+            writeln!(
+                page,
+                "| {} | {:.1} | {:.1} | {:.1} | {:.1} | {:.2} % | {:.1} |",
+                process.role,
+                mib(process.pss),
+                mib(process.anonymous),
+                mib(process.file),
+                mib(process.shared),
+                process.processor * 100.0,
+                process.wakeups
+            )?;
+        }
+        Ok(())
+    }
+
+    fn floor(&self) -> String {
+        let range = |value: Option<&Duration>| milliseconds(value.copied());
+        format!(
+            "{} ms ({} to {}) with {} of memory",
+            milliseconds(median(&self.floors)),
+            range(self.floors.iter().min()),
+            range(self.floors.iter().max()),
+            floor::MEMORY
+        )
+    }
+
+    fn ratio(&self, times: fn(&Times) -> &[Duration]) -> Option<f64> {
+        median_ratio(times(&self.runtimes.first()?.1), &self.floors)
+    }
+}
+
+fn milliseconds(time: Option<Duration>) -> String {
+    time.map_or_else(
+        || "–".to_owned(),
+        |time| format!("{:.0}", time.as_secs_f64() * 1000.0),
+    )
+}
+
+fn ratio(value: Option<f64>) -> String {
+    value.map_or_else(|| "–".to_owned(), |value| format!("{value:.2}"))
+}
+
+/// How the figures come about.
+const METHOD: &str = "\
+# Benchmarks
+
+`make bench` writes this page; its figures are of one run on one machine, which is described below. Times of different
+runs, let alone of different machines, cannot be compared; ratios within a run can.
+
+## Method
+
+- Whole commands are timed, from the start of the process to its end, as an engine would see them. `run` includes the
+  removal of the container. Nothing is warmed up but the host's page cache and the cached outcome of the probe for KVM:
+  each container gets a machine of its own, freshly booted.
+- The **floor** is QEMU with our kernel and our guest image and none of our programs on the host: the memory and devices
+  of a sandbox without the file share, from QEMU's start until the agent has answered the first call over the link. A
+  runtime that boots a machine for each container cannot be faster than that.
+- In each round everything is done once: the floor, then every runtime with the same bundle (a static busybox, six mounts,
+  five namespaces, device rules). Ratios are medians of the ratios within a round, so that load from elsewhere hits both
+  sides.
+- `exec` is the second one in its container. `delete` is timed without the end of the process, `delete --force` with it.
+- PSS (proportional set size) counts a page that n processes share as one n-th for each. Processor time is the scheduler's
+  count for all threads.
+
+";

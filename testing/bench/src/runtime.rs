@@ -1,0 +1,182 @@
+//! Runtimes, known by their command only.
+
+use std::fs::File;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+
+use crate::bundle::Bundle;
+
+/// Longer than any command takes.
+const STOPPED: Duration = Duration::from_secs(60);
+
+/// A command that is compatible with runc's.
+#[derive(Debug)]
+pub struct Runtime {
+    name: &'static str,
+    program: PathBuf,
+    state: PathBuf,
+    options: &'static [&'static str],
+}
+
+/// How long each operation of one round took.
+#[derive(Debug)]
+pub struct Round {
+    run: Duration,
+    create_start: Duration,
+    exec: Duration,
+    delete: Duration,
+    delete_force: Duration,
+}
+
+/// The same of all rounds.
+#[derive(Debug, Default)]
+pub struct Times {
+    /// `run` of `true`, from its start to its exit, the container's removal included.
+    pub run: Vec<Duration>,
+    /// `create` and `start` together.
+    pub create_start: Vec<Duration>,
+    /// `exec` of `true`.
+    pub exec: Vec<Duration>,
+    /// `delete` of a container that has stopped.
+    pub delete: Vec<Duration>,
+    /// `delete --force` of one that runs.
+    pub delete_force: Vec<Duration>,
+}
+
+impl Times {
+    pub fn add(&mut self, round: &Round) {
+        self.run.push(round.run);
+        self.create_start.push(round.create_start);
+        self.exec.push(round.exec);
+        self.delete.push(round.delete);
+        self.delete_force.push(round.delete_force);
+    }
+}
+
+impl Runtime {
+    /// Ours first, and those that are in PATH.
+    pub fn installed(ours: &Path, folder: &Path) -> Vec<Self> {
+        let mut list = vec![Self {
+            name: "cofferdam",
+            program: ours.to_owned(),
+            state: folder.join("state-cofferdam"),
+            options: &[],
+        }];
+        // No network of its own for runsc: it wants a configured one.
+        let others: [(&str, &[&str]); 3] =
+            [("runc", &[]), ("crun", &[]), ("runsc", &["--network=none"])];
+        let folders = std::env::var_os("PATH").unwrap_or_default();
+        for (name, options) in others {
+            let found = std::env::split_paths(&folders)
+                .chain(["/usr/sbin".into()])
+                .map(|folder| folder.join(name))
+                .find(|path| path.is_file());
+            list.extend(found.map(|program| Self {
+                name,
+                program,
+                state: folder.join(format!("state-{name}")),
+                options,
+            }));
+        }
+        list
+    }
+
+    pub fn name(&self) -> &'static str {
+        self.name
+    }
+
+    /// Its state directory.
+    pub fn state(&self) -> &Path {
+        &self.state
+    }
+
+    /// Its name and version.
+    pub fn description(&self) -> String {
+        let printed = Command::new(&self.program).arg("--version").output();
+        let text = printed.map(|done| String::from_utf8_lossy(&done.stdout).into_owned());
+        let version = text.as_deref().unwrap_or_default().lines().next();
+        match version.and_then(|line| line.rsplit(' ').next()) {
+            Some(version) => format!("{} {version}", self.name),
+            None => self.name.to_owned(),
+        }
+    }
+
+    /// Everything once.
+    pub fn round(&self, short: &Bundle, long: &Bundle) -> Result<Round> {
+        let bundle = |bundle: &Bundle| bundle.path().display().to_string();
+        let (short, long) = (bundle(short), bundle(long));
+        let run = self.call(&["run", "--bundle", &short, "bench-run"])?;
+        let create_start =
+            self.call(&["create", "--bundle", &long, "bench"])? + self.call(&["start", "bench"])?;
+        // The first one finds nothing in caches; engines run health checks all the time.
+        self.call(&["exec", "bench", "/bin/true"])?;
+        let exec = self.call(&["exec", "bench", "/bin/true"])?;
+        self.call(&["kill", "bench", "KILL"])?;
+        self.until_stopped("bench")?;
+        let delete = self.call(&["delete", "bench"])?;
+        self.call(&["create", "--bundle", &long, "bench"])?;
+        self.call(&["start", "bench"])?;
+        let delete_force = self.call(&["delete", "--force", "bench"])?;
+        Ok(Round {
+            run,
+            create_start,
+            exec,
+            delete,
+            delete_force,
+        })
+    }
+
+    /// Runs a command to its end.
+    pub fn call(&self, args: &[&str]) -> Result<Duration> {
+        // Files: what a container inherits must not keep anybody waiting.
+        let output = tempfile::tempfile().context("cannot make a file")?;
+        let copy = |file: &File| file.try_clone().context("cannot copy a descriptor");
+        let mut command = self.command(args);
+        command
+            .stdin(Stdio::null())
+            .stdout(copy(&output)?)
+            .stderr(copy(&output)?);
+        let start = Instant::now();
+        let status = command.status().context("cannot start it")?;
+        let elapsed = start.elapsed();
+        if !status.success() {
+            let mut text = String::new();
+            let mut output = output;
+            // Without the words, the status is said alone.
+            let _read =
+                std::io::Seek::rewind(&mut output).and_then(|()| output.read_to_string(&mut text));
+            bail!("{} ended with {status}: {}", args.join(" "), text.trim());
+        }
+        Ok(elapsed)
+    }
+
+    fn command(&self, args: &[&str]) -> Command {
+        let mut command = Command::new(&self.program);
+        command
+            .arg("--root")
+            .arg(&self.state)
+            .args(self.options)
+            .args(args);
+        command
+    }
+
+    fn until_stopped(&self, id: &str) -> Result<()> {
+        let deadline = Instant::now() + STOPPED;
+        while Instant::now() < deadline {
+            let done = self
+                .command(&["state", id])
+                .output()
+                .context("cannot start it")?;
+            let state: serde_json::Value = serde_json::from_slice(&done.stdout).unwrap_or_default();
+            if state["status"] == "stopped" {
+                return Ok(());
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        bail!("{id} does not stop");
+    }
+}
