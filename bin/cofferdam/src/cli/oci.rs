@@ -41,6 +41,9 @@ pub struct HiddenArgs {
     /// State directory: the container is removed from there when it has ended.
     #[arg(long)]
     pub remove_from: Option<PathBuf>,
+    /// Root file system on the host, which becomes the proxy's own.
+    #[arg(long)]
+    pub rootfs: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]

@@ -83,11 +83,16 @@ pub fn in_background(
         let mut attached = attach()?;
         let (theirs, drivers) = proxy::pair()?;
         let remove_from = remove.then(|| new.store.root());
+        let rootfs = match (&new.rootfs, new.spec.root()) {
+            (Rootfs::Bundle, Some(root)) if !remove => Some(new.bundle.join(root.path())),
+            _ => None,
+        };
         let mut child = spawn::proxy(
             new.id.as_str(),
             theirs,
             attached.console.take(),
             remove_from,
+            rootfs.as_deref(),
         )
         .context("cannot start the proxy")?;
         let pid = spawn::pid(&child);

@@ -73,7 +73,7 @@ fn exec(context: &Context, args: ExecArgs) -> Result<ExitCode> {
     attached.release();
     let Some(signals) = signals else {
         let terminal = attached.console.take();
-        let child = spawn::proxy(&args.id, channel.into_socket(), terminal, None)
+        let child = spawn::proxy(&args.id, channel.into_socket(), terminal, None, None)
             .context("cannot start the proxy")?;
         write_pid(args.pid_file.as_deref(), spawn::pid(&child))?;
         return Ok(ExitCode::SUCCESS);

@@ -10,9 +10,11 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
+use nix::sched::CloneFlags;
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use rustix::event::{PollFd, PollFlags, poll};
+use rustix::mount::{MountPropagationFlags, UnmountFlags, mount_bind, mount_change, unmount};
 use sandbox::SandboxError;
 use sandbox::control::{Channel, ChannelError, ProcessEvent, ProcessRequest};
 use sandbox::state::{ExitStatus, StateError, Store};
@@ -37,11 +39,33 @@ pub fn run(args: &HiddenArgs) -> Result<ExitCode> {
         rustix::process::ioctl_tiocsctty(terminal).context("cannot take the terminal")?;
     }
     std::env::set_current_dir("/").context("cannot change to /")?;
+    if let Some(rootfs) = &args.rootfs {
+        enter(rootfs).with_context(|| format!("cannot make {} our root", rootfs.display()))?;
+    }
     let exit = stand_for(Channel::new(socket), &signals, terminal);
     if let (Some(root), Some(id)) = (&args.remove_from, &args.id) {
         remove(root, id)?;
     }
     Ok(end_as(exit))
+}
+
+/// Gives this process a mount namespace that holds nothing but the container's root file system. Engines enter the mount
+/// namespace of the pid that they take for the container's: `podman cp` would write to the host's `/` otherwise, and
+/// `podman top` would list the host's processes.
+fn enter(rootfs: &Path) -> Result<()> {
+    nix::sched::unshare(CloneFlags::CLONE_NEWNS)?;
+    // Unmounting on the host has to reach us, so that we keep nothing busy; nothing of ours reaches the host.
+    mount_change(
+        c"/",
+        MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC,
+    )?;
+    mount_bind(rootfs, rootfs)?;
+    std::env::set_current_dir(rootfs)?;
+    // As pivot_root(2) has it: the old root lands on top of the new one, and is taken off.
+    rustix::process::pivot_root(".", ".")?;
+    unmount(".", UnmountFlags::DETACH)?;
+    std::env::set_current_dir("/")?;
+    Ok(())
 }
 
 /// Removes the container that has ended. Killed before, it is removed by the next `run` or `rm`.

@@ -34,12 +34,14 @@ pub fn driver(context: &Context, id: &str, socket: UnixStream) -> io::Result<Chi
 }
 
 /// Starts a proxy that speaks over `socket`; `terminal` becomes its controlling terminal.
-/// With `remove_from` it removes the container from that state directory when it has ended.
+/// With `remove_from` it removes the container from that state directory when it has ended; with `rootfs` that is what
+/// the file system looks like to it.
 pub fn proxy(
     id: &str,
     socket: UnixStream,
     terminal: Option<OwnedFd>,
     remove_from: Option<&Path>,
+    rootfs: Option<&Path>,
 ) -> io::Result<Child> {
     let mut command = Command::new(OURSELVES);
     command.args(["proxy", "--id", id]);
@@ -48,6 +50,9 @@ pub fn proxy(
     }
     if let Some(root) = remove_from {
         command.arg("--remove-from").arg(root);
+    }
+    if let Some(rootfs) = rootfs {
+        command.arg("--rootfs").arg(rootfs);
     }
     let stdout = terminal.map_or_else(Stdio::null, Stdio::from);
     command
