@@ -102,8 +102,10 @@ fn console(line: &str) {
 }
 
 /// Restarts the machine, which ends it: the host runs it with the order not to start again.
+///
+/// Without writing anything back: what is written to the share goes through to the host at once,
+/// and a server of the share that has gone would keep the guest for ever.
 fn restart() -> ! {
-    rustix::fs::sync();
     let _ = reboot(RebootCommand::Restart);
     // Not reached unless the kernel refuses; PID 1 must not return.
     loop {
