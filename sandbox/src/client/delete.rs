@@ -40,6 +40,11 @@ pub fn delete_with(
             tracing::warn!(error = chain(&source), "{} is damaged", path.display());
             return delete_damaged(store, id);
         }
+        Err(missing @ SandboxError::State(StateError::Missing(_))) => {
+            // A create that was killed before it had the name may have left something under another.
+            store.sweep();
+            return Err(missing);
+        }
         found => found?,
     };
     if !force {

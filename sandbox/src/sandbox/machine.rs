@@ -17,6 +17,9 @@ use crate::timeline;
 /// The least that a file server has to lay out its entries.
 const SHARE_DEADLINE: Duration = Duration::from_secs(30);
 
+/// How long a file server may take to say that it failed, when the VMM did.
+const LAST_WORDS: Duration = Duration::from_millis(500);
+
 /// Why the machine is no longer there; nothing while it is.
 pub(crate) type Gone = watch::Receiver<Option<String>>;
 
@@ -60,7 +63,14 @@ impl Machine {
                 privileges: backend::privileges(config),
             })
             .await?;
-        let link = vm.boot().await?;
+        let link = match vm.boot().await {
+            Ok(link) => link,
+            // A file server that failed takes the VMM along: then its own words say more.
+            Err(error) => match tokio::time::timeout(LAST_WORDS, share.ready()).await {
+                Ok(Err(cause)) => return Err(cause.into()),
+                Ok(Ok(())) | Err(_) => return Err(error.into()),
+            },
+        };
         timeline::mark("the VMM obeys", vm.pid());
         if let Err(error) = share.ready().await {
             vm.stop().await?;

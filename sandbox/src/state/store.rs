@@ -204,7 +204,7 @@ impl Store {
     }
 
     /// Removes what killed commands left half made. Best effort: the next call tries again.
-    fn sweep(&self) {
+    pub(crate) fn sweep(&self) {
         let Ok(entries) = fs::read_dir(&self.root) else {
             return;
         };

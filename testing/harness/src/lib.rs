@@ -18,6 +18,6 @@ mod terminal;
 pub use cofferdam::Cofferdam;
 pub use outcome::{Outcome, Running, finish, start};
 pub use prefix::{Prefix, image};
-pub use processes::{Actors, is_alive, wait_until};
+pub use processes::{Actors, descendant, is_alive, wait_until};
 pub use registry::Registry;
 pub use terminal::Terminal;

@@ -64,6 +64,32 @@ pub fn is_alive(pid: i32) -> bool {
     })
 }
 
+/// A child of a process, or a child of one, whose program's name contains this.
+#[must_use]
+pub fn descendant(pid: i32, name: &str) -> Option<i32> {
+    let children: Vec<i32> = fs::read_dir("/proc")
+        .ok()?
+        .flatten()
+        .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+        .filter(|&child| parent(child) == Some(pid))
+        .collect();
+    let is_named = |child: i32| {
+        fs::read_link(format!("/proc/{child}/exe"))
+            .is_ok_and(|program| program.to_string_lossy().contains(name))
+    };
+    let direct = children.iter().copied().find(|&child| is_named(child));
+    direct.or_else(|| {
+        children
+            .into_iter()
+            .find_map(|child| descendant(child, name))
+    })
+}
+
+fn parent(pid: i32) -> Option<i32> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    stat.rsplit_once(") ")?.1.split(' ').nth(1)?.parse().ok()
+}
+
 /// Waits until something is so; answers whether it came about within the limit.
 pub fn wait_until(limit: Duration, mut is_so: impl FnMut() -> bool) -> bool {
     let deadline = Instant::now() + limit;

@@ -1,7 +1,6 @@
 //! Machines that do not come up: the error names the phase and the thing, and shows what the machine said.
 
 use std::fs::{self, File};
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -13,6 +12,7 @@ use crate::bundle::{
     text,
 };
 use crate::initramfs;
+use harness::descendant;
 
 /// Emulation only: that a probe of KVM fails first is another matter.
 const EMULATED: &str = "backend = \"qemutcg\"";
@@ -211,39 +211,17 @@ fn a_qemu_that_dies_while_booting_is_told_of() {
     let Some(cofferdam) = Cofferdam::with_config(EMULATED) else {
         return;
     };
-    let pids = cofferdam.folder().join("pids");
-    fs::create_dir(&pids).expect("a folder");
-    fs::set_permissions(&pids, fs::Permissions::from_mode(0o777)).expect("a folder's mode");
-    let qemu = script(
-        &cofferdam,
-        "qemu",
-        &format!(
-            "echo $$ > {}/$$\nexec qemu-system-x86_64 \"$@\"",
-            pids.display()
-        ),
-    );
-    configure(&cofferdam, &format!("qemu = {qemu:?}"));
     let bundle = bundle(&cofferdam, "b", &SLEEP);
     for moment in [0, 30, 100, 300] {
         let create = begin(&cofferdam, &["create", "--bundle", text(&bundle), "c"]);
-        let mut pid = None;
+        let mut qemu = None;
         let found = wait_until(LIMIT, || {
-            pid = fs::read_dir(&pids)
-                .expect("a folder")
-                .flatten()
-                .find_map(|entry| {
-                    fs::read_to_string(entry.path())
-                        .ok()?
-                        .trim()
-                        .parse::<i32>()
-                        .ok()
-                });
-            pid.is_some()
+            qemu = descendant(create.pid(), "qemu-system");
+            qemu.is_some()
         });
         assert!(found, "QEMU is not started");
         std::thread::sleep(Duration::from_millis(moment));
-        let pid = pid.expect("a pid");
-        cofferdam.kill9(pid);
+        cofferdam.kill9(qemu.expect("a pid"));
         let done = create.finish();
         if done.code == 0 {
             // Quicker than we: it died after the boot.
@@ -252,7 +230,6 @@ fn a_qemu_that_dies_while_booting_is_told_of() {
         } else {
             assert_refused(&cofferdam, &done, &["VMM", "signal 9"]);
         }
-        fs::remove_file(pids.join(pid.to_string())).expect("a pid to forget");
     }
 }
 

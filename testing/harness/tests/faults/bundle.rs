@@ -118,6 +118,11 @@ pub fn begin_command(cofferdam: &Cofferdam, mut command: Command) -> Started {
 }
 
 impl Started {
+    /// Its pid.
+    pub fn pid(&self) -> i32 {
+        self.child.id().cast_signed()
+    }
+
     /// Kills it as `kill -9` does, unless it has ended.
     pub fn kill9(mut self) {
         // It may have been quicker.

@@ -85,3 +85,54 @@ fn pause_freezes_and_unpause_thaws() {
         podman.ok(&["rm", "--force", "--time", "0", "c"]);
     });
 }
+
+#[test]
+fn files_are_copied_in_and_out() {
+    both(|podman| {
+        let folder = podman.folder();
+        std::fs::create_dir_all(&folder).expect("a folder");
+        // A name that only this test uses: on the host's own `/tmp` it would be seen.
+        let name = format!("cofferdam-copied-{}", std::process::id());
+        let (there, back) = (folder.join("there"), folder.join("back"));
+        std::fs::write(&there, "from the host\n").expect("a file");
+        podman.ok(&["run", "-d", "--name", "c", "busybox", "sleep", "1000"]);
+        podman.ok(&[
+            "cp",
+            there.to_str().expect("text"),
+            &format!("c:/tmp/{name}"),
+        ]);
+        assert!(
+            !std::path::Path::new("/tmp").join(&name).exists(),
+            "it was copied to the host"
+        );
+        let inside = podman.ok(&["exec", "c", "cat", &format!("/tmp/{name}")]);
+        podman.ok(&[
+            "exec",
+            "c",
+            "sh",
+            "-c",
+            &format!("echo from inside > /tmp/{name}"),
+        ]);
+        podman.ok(&[
+            "cp",
+            &format!("c:/tmp/{name}"),
+            back.to_str().expect("text"),
+        ]);
+        podman.ok(&["rm", "--force", "--time", "0", "c"]);
+        (inside, std::fs::read_to_string(back).expect("a copy"))
+    });
+}
+
+#[test]
+fn top_shows_the_containers_processes_and_not_the_hosts() {
+    both(|podman| {
+        podman.ok(&["run", "-d", "--name", "c", "busybox", "sleep", "98765"]);
+        let own = std::env::args().next().unwrap_or_default();
+        let host_side = podman.run(&["top", "c"]);
+        assert!(!host_side.stdout.contains(&own), "{host_side:?}");
+        // With options of ps(1) podman asks the container's own.
+        let inside = podman.ok(&["top", "c", "-o", "pid,args"]);
+        assert!(inside.contains("sleep 98765"), "{inside}");
+        podman.ok(&["rm", "--force", "--time", "0", "c"]);
+    });
+}
