@@ -15,6 +15,9 @@ use crate::{QemuBackend, QemuConfig};
 /// The largest file that is read.
 const LIMIT: u64 = 64 << 10;
 
+/// How many outcomes are kept: those of installations that are used side by side.
+const KEPT: usize = 8;
+
 /// How long a guest that hung is believed to hang always. A host that was very busy looks the same.
 const HUNG_FOR: Duration = Duration::from_secs(3600);
 
@@ -92,22 +95,25 @@ impl Remembered {
 /// As for [`Probe::run`], and when `file` can't be written.
 pub async fn cached(probe: &Probe, file: &Path) -> Result<ProbeOutcome, CacheError> {
     let key = Key::of(probe)?;
-    if let Some(remembered) = read(file)
-        && remembered.holds(&key)
-    {
+    if let Some(remembered) = read(file).into_iter().find(|known| known.holds(&key)) {
         return Ok(remembered.outcome);
     }
     let outcome = probe.run().await?;
+    // Read again: others may have probed meanwhile.
+    let mut all = read(file);
+    all.retain(|known| known.key != key);
+    all.truncate(KEPT - 1);
     let remembered = Remembered {
         key,
         when: SystemTime::now(),
-        outcome,
+        outcome: outcome.clone(),
     };
-    write(file, &remembered).map_err(|source| CacheError::Write {
+    all.insert(0, remembered);
+    write(file, &all).map_err(|source| CacheError::Write {
         path: file.to_owned(),
         source,
     })?;
-    Ok(remembered.outcome)
+    Ok(outcome)
 }
 
 impl Key {
@@ -151,17 +157,19 @@ impl Stamp {
     }
 }
 
-/// What is remembered; nothing when it can't be read or understood, which costs one more probe.
-fn read(file: &Path) -> Option<Remembered> {
+/// What is remembered, the latest first; nothing when it can't be read or understood, which costs one more probe.
+fn read(file: &Path) -> Vec<Remembered> {
     let text = fs::File::open(file).and_then(|file| {
         let mut text = String::new();
         io::Read::read_to_string(&mut io::Read::take(file, LIMIT), &mut text)?;
         Ok(text)
     });
-    serde_json::from_str(&text.ok()?).ok()
+    text.ok()
+        .and_then(|text| serde_json::from_str(&text).ok())
+        .unwrap_or_default()
 }
 
-fn write(file: &Path, remembered: &Remembered) -> io::Result<()> {
+fn write(file: &Path, remembered: &[Remembered]) -> io::Result<()> {
     let folder = file.parent().ok_or(io::ErrorKind::InvalidInput)?;
     let mut name = file
         .file_name()
