@@ -62,6 +62,7 @@ impl Guest {
             hello.version = PROTOCOL_VERSION;
             // Both at once, so that the guest does not wait for the host between them. A guest of another version is
             // ended, whatever it made of the second.
+            // Not before the guest is there to take it: it holds the time.
             let identity = identity(id, hostname)?;
             let greeting = async {
                 let answer = agent.hello(no_deadline(), &hello).await;

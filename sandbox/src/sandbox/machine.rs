@@ -158,10 +158,12 @@ async fn watch_over(
         () = told_to(&mut stopping) => "it was stopped".to_owned(),
     };
     timeline::mark("the machine is to end", vm.pid());
-    if let Err(error) = vm.stop().await {
+    // Side by side: both have the guest's memory to give back.
+    let (vm_ended, share_ended) = tokio::join!(vm.stop(), share.stop());
+    if let Err(error) = vm_ended {
         tracing::error!(%error, "cannot end the VMM");
     }
-    if let Err(error) = share.stop().await {
+    if let Err(error) = share_ended {
         tracing::error!(%error, "cannot end the file server");
     }
     timeline::mark("the machine has ended", None);

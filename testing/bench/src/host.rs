@@ -7,6 +7,9 @@ use std::process::Command;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, unshare};
 
+/// State and bundles lie in memory, as `/run` does on most hosts: a disk that others use would be measured too.
+pub const MEMORY_FOLDER: &str = "/dev/shm";
+
 /// Where a host with both cgroup versions has the second.
 const UNIFIED: &str = "/sys/fs/cgroup/unified";
 

@@ -54,8 +54,8 @@ fn run(arguments: &Arguments) -> Result<()> {
     let hybrid = host::hide_unified_cgroup().context("cannot hide the second cgroup hierarchy")?;
     let folder = tempfile::Builder::new()
         .prefix("cofferdam-bench-")
-        .tempdir()
-        .context("cannot make a folder")?;
+        .tempdir_in(host::MEMORY_FOLDER)
+        .with_context(|| format!("cannot make a folder in {}", host::MEMORY_FOLDER))?;
     let short = Bundle::make(&folder.path().join("true"), &["/bin/true"])?;
     let long = Bundle::make(&folder.path().join("sleep"), &["/bin/sleep", "3600"])?;
     let runtimes = Runtime::installed(&prefix.program(), folder.path());

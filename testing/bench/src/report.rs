@@ -214,6 +214,7 @@ runs, let alone of different machines, cannot be compared; ratios within a run c
   five namespaces, device rules). Ratios are medians of the ratios within a round, so that load from elsewhere hits both
   sides.
 - `exec` is the second one in its container. `delete` is timed without the end of the process, `delete --force` with it.
+- State directories and bundles of all runtimes lie in memory (`/dev/shm`).
 - PSS (proportional set size) counts a page that n processes share as one n-th for each. Processor time is the scheduler's
   count for all threads.
 
