@@ -13,7 +13,7 @@ use tokio::sync::Mutex as AsyncMutex;
 
 use super::outcome::Outcome;
 use super::paths::{has_namespace, owner, source_of};
-use super::{Container, ContainerError, Containers, FOLDER, Failure, Inner, spec};
+use super::{Container, ContainerError, Containers, FOLDER, Failure, Inner, copy_up, spec};
 use crate::cgroup::{Cgroup, OomCount, OomWatch};
 use crate::helper::{CreateRequest, Report, ReportReader, Request};
 use crate::process::End;
@@ -59,6 +59,7 @@ impl Containers {
         fs::create_dir_all(&bundle).map_err(ContainerError::file("make folder", &bundle))?;
         let mut spec = load(&bundle.join("config.json"), &request.spec)?;
         spec::prepare(&mut spec, cgroup)?;
+        let copied_up = copy_up::take(&mut spec);
         save(&bundle.join("config.json"), &spec)?;
         make_cwd(&spec);
 
@@ -83,6 +84,9 @@ impl Containers {
             Ok(pid) => pid,
             Err(failure) => return Ok(Err(failure)),
         };
+        if let Some(root) = spec.root() {
+            copy_up::fill(root.path(), pid, &copied_up)?;
+        }
         let oom = Arc::new(OomCount::new(cgroup.clone()));
         let end = End {
             exit: expectation.claim(pid),

@@ -5,10 +5,10 @@
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::Path;
 
-use rustix::fs::{Mode, OFlags, ResolveFlags, openat2};
+use rustix::fs::{FileType, Mode, OFlags, ResolveFlags, fstat, openat2};
 
 /// More of a passwd file is not looked at.
 const PASSWD_MAX: u64 = 1024 * 1024;
@@ -16,18 +16,19 @@ const PASSWD_MAX: u64 = 1024 * 1024;
 /// The home folder of `uid` according to the file `path` below `root`; `/` if it says none, as
 /// runc has it.
 pub(crate) fn home_in(root: impl AsFd, path: &Path, uid: u32) -> String {
-    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
+    let flags = OFlags::PATH | OFlags::CLOEXEC;
     openat2(root, path, flags, Mode::empty(), ResolveFlags::IN_ROOT)
         .ok()
-        .and_then(|file| home_of(file, uid))
+        .and_then(|file| home_of(&file, uid))
         .unwrap_or_else(|| "/".to_owned())
 }
 
-fn home_of(file: OwnedFd, uid: u32) -> Option<String> {
-    let file = File::from(file);
-    if !file.metadata().ok()?.is_file() {
+fn home_of(place: &OwnedFd, uid: u32) -> Option<String> {
+    // The image decides what is there; to open a device or a pipe can already do something.
+    if FileType::from_raw_mode(fstat(place).ok()?.st_mode) != FileType::RegularFile {
         return None;
     }
+    let file = File::open(format!("/proc/self/fd/{}", place.as_raw_fd())).ok()?;
     let mut reader = BufReader::new(file.take(PASSWD_MAX));
     let mut line = Vec::new();
     loop {

@@ -40,8 +40,11 @@ impl Exit {
 #[derive(Debug, Default)]
 struct Ledger {
     waiting: HashMap<i32, oneshot::Sender<Exit>>,
-    unclaimed: HashMap<i32, Exit>,
+    /// With the number of ends seen before.
+    unclaimed: HashMap<i32, (u64, Exit)>,
     expectations: usize,
+    /// Ends seen so far.
+    seen: u64,
 }
 
 /// Waits for all children.
@@ -85,11 +88,13 @@ impl Reaper {
                 return Ok(Some(exit));
             }
             let mut ledger = self.ledger();
+            let before = ledger.seen;
+            ledger.seen += 1;
             if let Some(waiter) = ledger.waiting.remove(&pid) {
                 // A container that was given up has no waiter any more.
                 let _ = waiter.send(exit);
             } else if ledger.expectations > 0 {
-                ledger.unclaimed.insert(pid, exit);
+                ledger.unclaimed.insert(pid, (before, exit));
             }
         }
     }
@@ -97,8 +102,10 @@ impl Reaper {
     /// Announces that a process is being made, whose id is not known yet.
     #[must_use]
     pub fn expect(self: &Arc<Self>) -> Expectation {
-        self.ledger().expectations += 1;
+        let mut ledger = self.ledger();
+        ledger.expectations += 1;
         Expectation {
+            since: ledger.seen,
             reaper: Arc::clone(self),
         }
     }
@@ -108,6 +115,8 @@ impl Reaper {
 #[derive(Debug)]
 pub struct Expectation {
     reaper: Arc<Reaper>,
+    /// Ends seen before the process can have existed.
+    since: u64,
 }
 
 impl Expectation {
@@ -116,11 +125,15 @@ impl Expectation {
     pub fn claim(self, pid: i32) -> oneshot::Receiver<Exit> {
         let (sender, receiver) = oneshot::channel();
         let mut ledger = self.reaper.ledger();
-        if let Some(exit) = ledger.unclaimed.remove(&pid) {
-            // The receiver is right here.
-            let _ = sender.send(exit);
-        } else {
-            ledger.waiting.insert(pid, sender);
+        match ledger.unclaimed.remove(&pid) {
+            Some((before, exit)) if before >= self.since => {
+                // The receiver is right here.
+                let _ = sender.send(exit);
+            }
+            // One that ended earlier was another with the same id.
+            _ => {
+                ledger.waiting.insert(pid, sender);
+            }
         }
         drop(ledger);
         receiver
