@@ -35,12 +35,13 @@ conformance:
 	$(TARGET)/debug/conformance --runtime crun --hide-unified-cgroup
 	$(TARGET)/debug/conformance --runtime $(RUNTIME) --expect-vm
 
-# What needs neither root nor a virtual machine: formatting, lints, layers, licences.
+# What needs neither root nor a virtual machine: formatting, lints, layers, licences, generated documents.
 check:
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
 	$(CARGO) xtask layers
 	$(CARGO) xtask licenses
+	$(CARGO) xtask docs --check
 
 bench: deps build
 	$(CARGO) xtask images

@@ -5,6 +5,7 @@
 
 mod command;
 mod digest;
+mod docs;
 mod images;
 mod initramfs;
 mod kernel;
@@ -39,6 +40,8 @@ enum Command {
     Initramfs,
     /// Build the container images that the tests use, or take them from the cache.
     Images(images::Options),
+    /// Write the command line reference, manual pages and completions from the program's own definition.
+    Docs(docs::Options),
     /// Check that dependencies between the workspace's packages point downwards only.
     Layers,
     /// Check licences, sources and banned or doubled dependencies against deny.toml.
@@ -62,6 +65,7 @@ fn dispatch(arguments: &Arguments) -> Result<()> {
         Command::Kernel(options) => kernel::install(&places, options),
         Command::Initramfs => initramfs::install(&places),
         Command::Images(options) => images::install(&places, options),
+        Command::Docs(options) => docs::generate(&places, options),
         Command::Layers => policy::layers::check(&places),
         Command::Licenses => policy::dependencies::check(&places),
     }

@@ -111,14 +111,15 @@ fn options(command: &Command, text: &mut String) {
     text.push_str("| option | meaning |\n|---|---|\n");
     for argument in all {
         let help = argument.get_help().map(ToString::to_string);
-        let mut help = help.unwrap_or_default().replace('|', "\\|");
+        let help = help.unwrap_or_default().replace('|', "\\|");
+        let mut sentences = vec![help.trim_end_matches('.').to_owned()];
         let choices: Vec<_> = argument
             .get_possible_values()
             .iter()
             .map(|value| format!("`{}`", value.get_name()))
             .collect();
         if argument.get_action().takes_values() && !choices.is_empty() {
-            help.push_str(&format!(" ({})", choices.join(", ")));
+            sentences.push(format!("One of {}", choices.join(", ")));
         }
         let default: Vec<_> = argument
             .get_default_values()
@@ -126,9 +127,10 @@ fn options(command: &Command, text: &mut String) {
             .map(|value| value.to_string_lossy())
             .collect();
         if argument.get_action().takes_values() && !default.is_empty() {
-            help.push_str(&format!(" Default: `{}`.", default.join(" ")));
+            sentences.push(format!("Default: `{}`", default.join(" ")));
         }
-        text.push_str(&format!("| {} | {help} |\n", words(argument)));
+        let help = sentences.join(". ");
+        text.push_str(&format!("| {} | {help}. |\n", words(argument)));
     }
     text.push('\n');
 }

@@ -87,7 +87,7 @@ pub struct ImageRunArgs {
     /// Network; only `none` (loopback alone) so far.
     #[arg(long, visible_alias = "network", value_name = "none")]
     pub net: Option<String>,
-    /// When to ask the image's registry [default: missing].
+    /// When to ask the image's registry; when it is missing here, by default.
     #[arg(long, value_enum)]
     pub pull: Option<Pull>,
     /// Run this instead of the image's entrypoint; `""`: none.

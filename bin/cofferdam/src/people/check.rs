@@ -99,7 +99,8 @@ fn outcome() -> Outcome {
     if can_boot {
         match block_on(backend::choose(&config)) {
             Ok(choice) => {
-                backend = Some(choice.backend.name().to_owned());
+                let accelerator = choice.backend.capabilities().accelerator;
+                backend = Some(format!("{} ({accelerator})", choice.backend.name()));
                 because = choice.because;
             }
             Err(error) => findings.push(bad(
