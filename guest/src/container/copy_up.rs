@@ -89,7 +89,8 @@ fn fill_one(root: &Path, inside: &Path, one: &CopyUp) -> io::Result<()> {
     let status = fstat(&from)?;
     copy_folder(&from, &to, DEPTH)?;
     if !one.has_mode {
-        fchown(&to, owner(&status).0, owner(&status).1)?;
+        let (user, group) = owner(&status);
+        fchown(&to, user, group)?;
         fchmod(&to, Mode::from_raw_mode(status.st_mode & 0o7777))?;
     }
     Ok(())
@@ -137,18 +138,21 @@ fn copy(from: &OwnedFd, to: &OwnedFd, name: &CStr, depth: usize) -> io::Result<(
         FileType::Symlink => {
             let target = readlinkat(from, name, Vec::new())?;
             symlinkat(target, to, name)?;
-            chownat(to, name, Some(user), Some(group), AtFlags::SYMLINK_NOFOLLOW)?;
+            chownat(to, name, user, group, AtFlags::SYMLINK_NOFOLLOW)?;
         }
         _ => {
             mknodat(to, name, kind, mode, status.st_rdev)?;
-            chownat(to, name, Some(user), Some(group), AtFlags::SYMLINK_NOFOLLOW)?;
+            chownat(to, name, user, group, AtFlags::SYMLINK_NOFOLLOW)?;
         }
     }
     Ok(())
 }
 
-fn owner(status: &Stat) -> (Uid, Gid) {
-    (Uid::from_raw(status.st_uid), Gid::from_raw(status.st_gid))
+fn owner(status: &Stat) -> (Option<Uid>, Option<Gid>) {
+    (
+        Some(Uid::from_raw(status.st_uid)),
+        Some(Gid::from_raw(status.st_gid)),
+    )
 }
 
 #[cfg(test)]
