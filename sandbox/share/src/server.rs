@@ -121,11 +121,16 @@ impl ShareServer {
         }
         .spawn()
         .map_err(fail("start"))?;
-        // The server reads at once; its death breaks the pipe.
-        control
+        // The server reads at once. One that is dead already breaks the pipe: [`ready`](Self::ready) has its last words.
+        match control
             .set_write_timeout(Some(config.deadline))
             .and_then(|()| tell(&control, &config.entries, &listener))
-            .map_err(fail("tell"))?;
+        {
+            Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+                return Err(fail("tell")(error));
+            }
+            _ => {}
+        }
         let control = control
             .set_nonblocking(true)
             .and_then(|()| UnixStream::from_std(control))
@@ -159,7 +164,13 @@ impl ShareServer {
                 self.stop().await?;
                 Err(error.into())
             }
-            Ok(Err(source)) if source.kind() == io::ErrorKind::UnexpectedEof => {
+            // A reset: it has not read what it was told.
+            Ok(Err(source))
+                if matches!(
+                    source.kind(),
+                    io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset
+                ) =>
+            {
                 let exit = self.stop().await?;
                 Err(ShareError::Exited {
                     exit,
