@@ -199,3 +199,74 @@ fn removing_at_the_end_leaves_nothing() {
         assert!(gone, "{}", podman.ok(&["ps", "-a"]));
     });
 }
+
+#[test]
+fn the_surroundings_are_as_asked() {
+    both(|podman| {
+        let script = "hostname; pwd; env | sort; ls /dev; stat -c '%a %u %g' /scratch /tmp /dev/shm; \
+             df -k /scratch /dev/shm | awk '{ print $2 }'; cat /proc/sys/kernel/msgmax; id; \
+             echo x > /proc/sys/kernel/domainname; ls /sys/firmware | wc -l; wc -c < /proc/kcore; \
+             echo x > /proc/sysrq-trigger; cat /etc/hostname; ulimit -c";
+        let done = podman.run(&[
+            "run",
+            "--rm",
+            "--hostname",
+            "elsewhere",
+            "--env",
+            "WORD=two words",
+            "--workdir",
+            "/usr/bin",
+            "--tmpfs",
+            "/scratch:size=1m,mode=1770",
+            "--shm-size",
+            "2m",
+            "--sysctl",
+            "kernel.msgmax=4242",
+            "--ulimit",
+            "core=0:0",
+            "--entrypoint",
+            "sh",
+            "busybox",
+            "-c",
+            script,
+        ]);
+        let seen = done.stdout.clone();
+        for part in [
+            "elsewhere\n",
+            "/usr/bin\n",
+            "WORD=two words\n",
+            "4242\n",
+            "1770 0 0\n",
+        ] {
+            assert!(seen.contains(part), "{part:?}: {done:?}");
+        }
+        (done.code, seen, done.stderr)
+    });
+}
+
+#[test]
+fn the_stop_signal_is_the_one_asked_for() {
+    both(|podman| {
+        let script = "trap 'echo told; exit 11' USR2; echo ready; while :; do sleep 0.1; done";
+        podman.ok(&[
+            "run",
+            "-d",
+            "--name",
+            "c",
+            "--stop-signal",
+            "USR2",
+            "busybox",
+            "sh",
+            "-c",
+            script,
+        ]);
+        podman.expect_log("c", "ready");
+        podman.ok(&["stop", "--time", "100", "c"]);
+        let seen = (
+            podman.inspect("c", ".State.ExitCode"),
+            podman.ok(&["logs", "c"]),
+        );
+        podman.ok(&["rm", "c"]);
+        seen
+    });
+}
