@@ -39,7 +39,10 @@ pub fn run(args: &HiddenArgs) -> Result<ExitCode> {
         rustix::process::ioctl_tiocsctty(terminal).context("cannot take the terminal")?;
     }
     std::env::set_current_dir("/").context("cannot change to /")?;
-    if let Some(rootfs) = &args.rootfs {
+    // Without root no engine can enter our namespaces either.
+    if let Some(rootfs) = &args.rootfs
+        && rustix::process::geteuid().is_root()
+    {
         enter(rootfs).with_context(|| format!("cannot make {} our root", rootfs.display()))?;
     }
     let exit = stand_for(Channel::new(socket), &signals, terminal);
