@@ -1,5 +1,7 @@
 //! Names of images at registries, with docker's defaults.
 
+mod grammar;
+
 use std::fmt;
 use std::net::IpAddr;
 
@@ -29,9 +31,7 @@ impl Reference {
         };
         let inner = match text.strip_prefix('[') {
             Some(rest) => parse_ipv6(rest).map_err(bad)?,
-            None => text
-                .parse()
-                .map_err(|error: oci_client::ParseError| bad(error.to_string()))?,
+            None => grammar::parse(text).map_err(bad)?,
         };
         Ok(Self {
             inner,
@@ -107,7 +107,7 @@ impl fmt::Display for Reference {
     }
 }
 
-/// The reference grammar of `oci-client` has no IPv6 hosts, so the host is cut off before.
+/// docker's grammar of references has no IPv6 hosts, so the host is cut off before.
 fn parse_ipv6(rest: &str) -> Result<OciReference, String> {
     let (address, rest) = rest.split_once(']').ok_or("`[` without `]`")?;
     let address: std::net::Ipv6Addr = address
@@ -121,9 +121,7 @@ fn parse_ipv6(rest: &str) -> Result<OciReference, String> {
     if !port_is_valid {
         return Err(format!("{port:?} is not a port"));
     }
-    let named: OciReference = format!("host.invalid/{name}")
-        .parse()
-        .map_err(|error: oci_client::ParseError| error.to_string())?;
+    let named = grammar::parse(&format!("host.invalid/{name}"))?;
     let registry = format!("[{address}]{port}");
     let repository = named.repository().to_owned();
     Ok(match (named.tag(), named.digest()) {
