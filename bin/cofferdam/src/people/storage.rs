@@ -235,6 +235,10 @@ fn is_orphan(folder: &Path) -> bool {
     if owner.creator.is_alive() || owner.id.as_str() != name {
         return false;
     }
+    // After a boot of the host the state directory may be gone, which opening it would make again.
+    if !owner.root.is_dir() {
+        return true;
+    }
     match Store::open(&owner.root).and_then(|store| store.load(&owner.id)) {
         Ok(record) => record.run.is_none_or(|run| run.storage != folder),
         Err(StateError::Missing(_)) => true,
