@@ -45,7 +45,7 @@ check:
 
 bench: deps build
 	$(CARGO) xtask images
-	$(CARGO) run --locked --release --package bench
+	$(CARGO) run --locked --release --package bench -- --write docs/benchmarks.md
 
 install:
 	packaging/install.sh install $(PREPARED) $(PREFIX) $(DESTDIR)
