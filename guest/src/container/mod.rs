@@ -216,10 +216,4 @@ impl Containers {
     fn console_path(&self) -> PathBuf {
         Path::new(FOLDER).join(format!("console-{}", self.number()))
     }
-
-    /// The names of all containers.
-    #[must_use]
-    pub fn ids(&self) -> Vec<String> {
-        self.table().keys().cloned().collect()
-    }
 }
