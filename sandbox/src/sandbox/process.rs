@@ -21,11 +21,33 @@ pub struct Process {
 
 #[derive(Debug)]
 struct Inner {
+    target: Arc<Target>,
+    exit: watch::Receiver<Option<ExitStatus>>,
+    drained: watch::Receiver<bool>,
+}
+
+/// A process as requests name it.
+#[derive(Debug)]
+struct Target {
     guest: Arc<Guest>,
     container: String,
     exec: String,
-    exit: watch::Receiver<Option<ExitStatus>>,
-    drained: watch::Receiver<bool>,
+}
+
+impl Target {
+    async fn resize(&self, rows: u16, columns: u16) -> Result<(), SandboxError> {
+        let mut request = ResizePtyRequest::new();
+        request.container_id.clone_from(&self.container);
+        request.exec_id.clone_from(&self.exec);
+        request.rows = u32::from(rows);
+        request.columns = u32::from(columns);
+        self.guest
+            .call("resizing the terminal", async |agent, context| {
+                agent.resize_pty(context, &request).await
+            })
+            .await?;
+        Ok(())
+    }
 }
 
 /// A process's streams, opened before it is asked for.
@@ -79,17 +101,22 @@ impl Streams {
     }
 
     /// Begins to move bytes.
-    fn connect(self, terminal: bool) -> Pumps {
+    fn connect(self, terminal: bool, target: &Arc<Target>) -> Pumps {
         let mut pumps = Pumps::default();
         match (self.stdio, terminal) {
             (Stdio::Terminal { input, output }, true) => {
-                pumps.terminal(self.stdin, Some(input), Sink::Host(output))
+                pumps.terminal(target, self.stdin, Some(input), Sink::Host(output))
             }
             (Stdio::Log(log), true) => {
-                pumps.terminal(self.stdin, None, Sink::Log(log.stream("stdout")))
+                pumps.terminal(target, self.stdin, None, Sink::Log(log.stream("stdout")))
             }
             (Stdio::Pipes { stdin, stdout, .. }, true) => {
-                pumps.terminal(self.stdin, stdin, stdout.map_or(Sink::Discard, Sink::Host));
+                pumps.terminal(
+                    target,
+                    self.stdin,
+                    stdin,
+                    stdout.map_or(Sink::Discard, Sink::Host),
+                );
             }
             (
                 Stdio::Pipes {
@@ -99,12 +126,12 @@ impl Streams {
                 },
                 false,
             ) => {
-                pumps.input(self.stdin, stdin);
+                pumps.input(target, self.stdin, stdin);
                 pumps.stdout = pumps.output(self.stdout, stdout.map_or(Sink::Discard, Sink::Host));
                 pumps.stderr = pumps.output(self.stderr, stderr.map_or(Sink::Discard, Sink::Host));
             }
             (Stdio::Terminal { input, output }, false) => {
-                pumps.input(self.stdin, Some(input));
+                pumps.input(target, self.stdin, Some(input));
                 pumps.stdout = pumps.output(self.stdout, Sink::Host(output));
             }
             (Stdio::Log(log), false) => {
@@ -127,11 +154,21 @@ struct Pumps {
 impl Pumps {
     fn input(
         &mut self,
+        target: &Arc<Target>,
         stream: Option<impl tokio::io::AsyncWrite + Unpin + Send + 'static>,
         source: Option<std::os::fd::OwnedFd>,
     ) {
         if let (Some(stream), Some(source)) = (stream, source) {
-            self.input = Some(tokio::spawn(stdio::input(source, stream)));
+            let target = Arc::clone(target);
+            let resize = move |rows, columns| {
+                let target = Arc::clone(&target);
+                async move {
+                    if let Err(error) = target.resize(rows, columns).await {
+                        tracing::debug!(%error, "terminal not resized");
+                    }
+                }
+            };
+            self.input = Some(tokio::spawn(stdio::input(source, stream, resize)));
         }
     }
 
@@ -147,13 +184,14 @@ impl Pumps {
 
     fn terminal(
         &mut self,
+        target: &Arc<Target>,
         stream: Option<LinkStream>,
         input: Option<std::os::fd::OwnedFd>,
         sink: Sink,
     ) {
         let Some(stream) = stream else { return };
         let (reader, writer) = stdio::split(stream);
-        self.input(Some(writer), input);
+        self.input(target, Some(writer), input);
         self.stdout = self.output(Some(reader), sink);
     }
 
@@ -193,7 +231,12 @@ impl Process {
         streams: Streams,
         terminal: bool,
     ) -> Self {
-        let pumps = streams.connect(terminal);
+        let target = Arc::new(Target {
+            guest: Arc::clone(guest),
+            container: container.to_owned(),
+            exec: exec.to_owned(),
+        });
+        let pumps = streams.connect(terminal, &target);
         let (sender, exit) = watch::channel(None);
         let (drained_sender, drained) = watch::channel(false);
         let request = request(container, exec);
@@ -237,9 +280,7 @@ impl Process {
         });
         Self {
             inner: Arc::new(Inner {
-                guest: Arc::clone(guest),
-                container: container.to_owned(),
-                exec: exec.to_owned(),
+                target,
                 exit,
                 drained,
             }),
@@ -280,11 +321,14 @@ impl Process {
     /// [`SandboxError::Agent`] when it has ended.
     pub async fn signal(&self, signal: u8, all: bool) -> Result<(), SandboxError> {
         let mut request = SignalProcessRequest::new();
-        request.container_id.clone_from(&self.inner.container);
-        request.exec_id.clone_from(&self.inner.exec);
+        request
+            .container_id
+            .clone_from(&self.inner.target.container);
+        request.exec_id.clone_from(&self.inner.target.exec);
         request.signal = u32::from(signal);
         request.all = all;
         self.inner
+            .target
             .guest
             .call("signalling the process", async |agent, context| {
                 agent.signal_process(context, &request).await
@@ -298,25 +342,15 @@ impl Process {
     /// # Errors
     /// [`SandboxError::Agent`] when it has no terminal or has ended.
     pub async fn resize(&self, rows: u16, columns: u16) -> Result<(), SandboxError> {
-        let mut request = ResizePtyRequest::new();
-        request.container_id.clone_from(&self.inner.container);
-        request.exec_id.clone_from(&self.inner.exec);
-        request.rows = u32::from(rows);
-        request.columns = u32::from(columns);
-        self.inner
-            .guest
-            .call("resizing the terminal", async |agent, context| {
-                agent.resize_pty(context, &request).await
-            })
-            .await?;
-        Ok(())
+        self.inner.target.resize(rows, columns).await
     }
 
     /// Lets the guest forget an exec that has ended.
     pub(crate) async fn forget(&self) {
-        let request = request(&self.inner.container, &self.inner.exec);
+        let request = request(&self.inner.target.container, &self.inner.target.exec);
         let forgotten = self
             .inner
+            .target
             .guest
             .call("forgetting the process", async |agent, context| {
                 agent.delete_process(context, &request).await

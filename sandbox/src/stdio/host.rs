@@ -89,6 +89,14 @@ impl HostIo {
         }
     }
 
+    /// Rows and columns, if it is a terminal that has a size.
+    #[must_use]
+    pub fn terminal_size(&self) -> Option<(u16, u16)> {
+        let Self::Own(fd) = self else { return None };
+        let size = rustix::termios::tcgetwinsize(fd.get_ref()).ok()?;
+        (size.ws_row > 0 && size.ws_col > 0).then_some((size.ws_row, size.ws_col))
+    }
+
     /// Writes all of it.
     ///
     /// # Errors

@@ -37,12 +37,24 @@ pub struct Progress {
 /// A reader that takes nothing for so long is not waited for when its process has ended.
 const READER_PATIENCE: Duration = Duration::from_millis(500);
 
-/// Moves what the caller gives until it ends, then half-closes the stream.
-pub async fn input(source: OwnedFd, mut stream: impl tokio::io::AsyncWrite + Unpin) {
+/// Moves what the caller gives until it ends, then half-closes the stream. Where the source is a terminal, `resize` is
+/// told its rows and columns before what was typed at a new size is moved: on one host the two cannot overtake each
+/// other either.
+pub async fn input<R: Future<Output = ()>>(
+    source: OwnedFd,
+    mut stream: impl tokio::io::AsyncWrite + Unpin,
+    mut resize: impl FnMut(u16, u16) -> R,
+) {
+    let mut known = None;
     // A source that cannot be opened has ended: the process reads end of file, as from a closed descriptor.
     if let Ok(source) = HostIo::reader(source) {
         let mut buffer = vec![0; CHUNK];
         while let Ok(count @ 1..) = source.read(&mut buffer).await {
+            let size = source.terminal_size();
+            if let Some((rows, columns)) = size.filter(|_| size != known) {
+                known = size;
+                resize(rows, columns).await;
+            }
             if stream.write_all(&buffer[..count]).await.is_err() {
                 return;
             }
