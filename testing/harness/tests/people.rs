@@ -500,3 +500,87 @@ fn check_says_what_is_there_and_what_is_missing() {
     assert!(done.stderr.contains("/nosuch/"), "{done:?}");
     broken.assert_nothing_left();
 }
+
+#[test]
+fn a_terminal_has_the_callers_size_and_follows_it() {
+    let Some(cofferdam) = Cofferdam::new() else {
+        return;
+    };
+    let inside = "stty size; trap 'stty size; exit 4' WINCH; touch /shared/ready; while :; do sleep 0.1; done";
+    let command = cofferdam.command([
+        "run",
+        "--rm",
+        "-it",
+        "-v",
+        "./shared:/shared",
+        cofferdam.busybox(),
+        "sh",
+        "-c",
+        inside,
+    ]);
+    let words: Vec<_> = std::iter::once(command.get_program())
+        .chain(command.get_args())
+        .map(|word| format!("'{}'", word.to_string_lossy().replace('\'', "'\\''")))
+        .collect();
+    let script = format!(
+        "stty rows 33 cols 101; (while ! test -e shared/ready; do sleep 0.1; done; stty rows 22 cols 77 </dev/tty) & {}",
+        words.join(" ")
+    );
+    // script(1) gives the command a terminal of its own.
+    let mut shell = std::process::Command::new("script");
+    shell
+        .args(["-qfec", &script, "/dev/null"])
+        .env("SHELL", "/bin/sh")
+        .env("COFFERDAM_CONFIG", cofferdam.config())
+        .current_dir(cofferdam.folder());
+    let done = harness::finish(&mut shell, LIMIT);
+    assert_eq!(done.code, 4, "{done:?}");
+    assert!(
+        done.stdout.contains("33 101\r\n") && done.stdout.contains("22 77\r\n"),
+        "{done:?}"
+    );
+    cofferdam.assert_nothing_left();
+}
+
+#[test]
+fn what_a_boot_of_the_host_leaves_is_swept() {
+    let Some(cofferdam) = Cofferdam::new() else {
+        return;
+    };
+    let busybox = cofferdam.busybox();
+    cofferdam.ok(["run", "-d", "--name", "before", busybox, "true"]);
+    cofferdam.wait_for_status("before", "stopped");
+    let actors = cofferdam.actors("before");
+    let gone = wait_until(LIMIT, || actors.all().iter().all(|&pid| !is_alive(pid)));
+    assert!(gone, "{actors:?}");
+    // The state directory is on a tmpfs, the data directory on a disk.
+    fs::remove_dir_all(cofferdam.root()).unwrap();
+    assert!(
+        cofferdam
+            .data()
+            .join("containers/before/config.json")
+            .exists()
+    );
+    let done = cofferdam.run(["run", "--rm", "--name", "before", busybox, "true"]);
+    assert_eq!(done.code, 0, "{done:?}");
+    cofferdam.assert_nothing_left();
+}
+
+#[test]
+fn names_may_be_cut_short_as_far_as_they_are_clear() {
+    let Some(cofferdam) = Cofferdam::new() else {
+        return;
+    };
+    let busybox = cofferdam.busybox();
+    for name in ["web", "web-one", "other"] {
+        cofferdam.ok(["run", "-d", "--name", name, busybox, "true"]);
+    }
+    let unclear = cofferdam.run(["rm", "-f", "w"]);
+    assert!(unclear.stderr.contains("more of it"), "{unclear:?}");
+    cofferdam.ok(["rm", "-f", "web"]);
+    cofferdam.ok(["rm", "-f", "w", "o"]);
+    let nobody = cofferdam.run(["stop", "nobody"]);
+    assert_eq!(nobody.code, 1, "{nobody:?}");
+    assert!(nobody.stderr.contains("nobody"), "{nobody:?}");
+    cofferdam.assert_nothing_left();
+}
