@@ -584,3 +584,23 @@ fn names_may_be_cut_short_as_far_as_they_are_clear() {
     assert!(nobody.stderr.contains("nobody"), "{nobody:?}");
     cofferdam.assert_nothing_left();
 }
+
+#[test]
+fn a_removal_that_is_killed_is_finished_by_the_next() {
+    let Some(cofferdam) = Cofferdam::new() else {
+        return;
+    };
+    let busybox = cofferdam.busybox();
+    for (number, delay) in [2, 8, 15, 25, 40, 60].into_iter().enumerate() {
+        let name = format!("victim{number}");
+        let script = "mkdir -p /a/b/c; for n in $(seq 300); do echo $n > /a/b/c/$n; done";
+        cofferdam.ok(["run", "-d", "--name", &name, busybox, "sh", "-c", script]);
+        cofferdam.wait_for_status(&name, "stopped");
+        let removing = cofferdam.start(["rm", "-f", &name]);
+        std::thread::sleep(Duration::from_millis(delay));
+        removing.signal(9);
+        let _ended = removing.finish(LIMIT);
+        cofferdam.ok(["rm", "-f", &name]);
+    }
+    cofferdam.assert_nothing_left();
+}
