@@ -144,9 +144,15 @@ fn set_user(client: &Client, process: &mut Process, args: &ExecArgs) -> Result<(
         };
         let identity = resolve_user(text, &layers)?;
         user.set_uid(identity.uid);
-        // Without a group, a number alone changes nothing but the user, as for runc.
-        if identity.home.is_some() || text.contains(':') || record.run.is_some() {
+        // Numbers mean to engines what they mean to runc: just these.
+        let is_numbers = text
+            .bytes()
+            .all(|byte| byte.is_ascii_digit() || byte == b':');
+        let is_engines = record.run.is_none() && is_numbers;
+        if !is_engines || text.contains(':') {
             user.set_gid(identity.gid);
+        }
+        if !is_engines {
             user.set_additional_gids(Some(identity.groups));
         }
     }

@@ -151,12 +151,10 @@ impl Podman {
     }
 
     fn leaves_nothing(&self) {
-        assert_eq!(
-            self.ok(&["ps", "--all", "--quiet"]),
-            "",
-            "containers are left with {:?}",
-            self.kind
-        );
+        // podman may have conmon remove a `--rm` container, after the command itself has ended.
+        let all = || self.ok(&["ps", "--all", "--quiet"]);
+        let none = harness::wait_until(LIMIT, || all().is_empty());
+        assert!(none, "containers are left with {:?}: {}", self.kind, all());
         let left: Vec<_> = mounts(self.cofferdam.folder())
             .into_iter()
             // podman's own, which stays for as long as its storage.

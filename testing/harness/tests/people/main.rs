@@ -1,0 +1,11 @@
+//! The commands that people use, from end to end.
+
+mod background;
+mod images;
+mod kills;
+mod run;
+
+use std::time::Duration;
+
+/// Longer than anything takes here.
+const LIMIT: Duration = Duration::from_secs(180);
