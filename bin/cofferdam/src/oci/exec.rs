@@ -138,17 +138,18 @@ fn set_user(client: &Client, process: &mut Process, args: &ExecArgs) -> Result<(
     let mut user = process.user().clone();
     if let Some(text) = &args.user {
         let record = client.record();
-        let layers = match &record.run {
-            Some(run) => run.layers.clone(),
-            None => vec![record.rootfs.clone()],
-        };
-        let identity = resolve_user(text, &layers)?;
-        user.set_uid(identity.uid);
-        // Numbers mean to engines what they mean to runc: just these.
+        // Numbers mean to engines what they mean to runc: just these, whatever the root file system says.
         let is_numbers = text
             .bytes()
             .all(|byte| byte.is_ascii_digit() || byte == b':');
         let is_engines = record.run.is_none() && is_numbers;
+        let layers = match &record.run {
+            Some(run) => run.layers.clone(),
+            None if is_engines => Vec::new(),
+            None => vec![record.rootfs.clone()],
+        };
+        let identity = resolve_user(text, &layers)?;
+        user.set_uid(identity.uid);
         if !is_engines || text.contains(':') {
             user.set_gid(identity.gid);
         }
