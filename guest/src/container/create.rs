@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 
 use cofferdam_protocol::CreateContainerRequest;
 use oci_spec::OciSpecError;
-use oci_spec::runtime::{LinuxNamespaceType, Spec};
+use oci_spec::runtime::{LinuxNamespaceType, LinuxSeccomp, Spec};
 use rustix::fs::{Mode, OFlags, ResolveFlags, mkdirat, openat2};
 use tokio::sync::Mutex as AsyncMutex;
 
@@ -60,7 +60,8 @@ impl Containers {
         let mut spec = load(&bundle.join("config.json"), &request.spec)?;
         spec::prepare(&mut spec, cgroup)?;
         let copied_up = copy_up::take(&mut spec);
-        save(&bundle.join("config.json"), &spec)?;
+        let (on_disk, seccomp) = without_filter(&spec);
+        save(&bundle.join("config.json"), &on_disk)?;
         make_cwd(&spec);
 
         let owner = owner(&spec);
@@ -78,6 +79,13 @@ impl Containers {
             user_namespace: has_namespace(&spec, LinuxNamespaceType::User),
             state: state_folder(),
             console: face.console(),
+            seccomp,
+            inheritable: spec
+                .process()
+                .as_ref()
+                .and_then(|process| process.capabilities().as_ref())
+                .and_then(|sets| sets.inheritable().clone())
+                .unwrap_or_default(),
         });
         let mut report = self.helper.order(&order, face.stdio())?.report;
         let pid = match created(&mut report).await? {
@@ -277,4 +285,24 @@ fn make_cwd(spec: &Spec) {
         let _ = mkdirat(&folder, name, Mode::from_raw_mode(0o755));
         done.push(name);
     }
+}
+
+/// The spec for libcontainer, and the filter apart where it may be loaded last. Without `no_new_privs` it has to be
+/// loaded by someone with rights, before they are given up.
+fn without_filter(spec: &Spec) -> (Spec, Option<LinuxSeccomp>) {
+    let mut on_disk = spec.clone();
+    let last = spec
+        .process()
+        .as_ref()
+        .is_some_and(|process| process.no_new_privileges() == Some(true));
+    let filter = on_disk
+        .linux_mut()
+        .as_mut()
+        .filter(|_| last)
+        .and_then(|linux| {
+            let filter = linux.seccomp().clone();
+            linux.set_seccomp(None);
+            filter
+        });
+    (on_disk, filter)
 }

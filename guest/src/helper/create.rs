@@ -12,16 +12,19 @@ use oci_spec::runtime::Spec;
 
 use super::executor::CommandExecutor;
 use super::report::{Report, Reporter};
-use super::{CreateRequest, Stdio, userns};
+use super::{CreateRequest, Stdio, capability, userns};
 
 /// Makes the container and reports its first process, which waits for the start.
 pub(super) fn run(request: CreateRequest, stdio: Stdio, reporter: &Reporter) -> Result<(), String> {
-    let executor = CommandExecutor::new(reporter.duplicate().map_err(|error| {
+    let reporter_copy = reporter.duplicate().map_err(|error| {
         format!(
             "cannot duplicate the report's descriptor {}: {error}",
             reporter.raw()
         )
-    })?);
+    })?;
+    let executor = CommandExecutor::new(reporter_copy, request.seccomp.clone());
+    capability::inherit(&request.inheritable)
+        .map_err(|error| format!("cannot set inheritable capabilities: {error}"))?;
     // Lives until the container is made.
     let _namespace = user_namespace(&request)
         .map_err(|error| format!("cannot make the user namespace: {error}"))?;

@@ -4,7 +4,8 @@ use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
 
-use libcontainer::oci_spec::runtime::Spec;
+use libcontainer::oci_spec::runtime::{LinuxSeccomp, Spec};
+use libcontainer::seccomp;
 use libcontainer::workload::{
     Executor, ExecutorError, ExecutorSetEnvsError, ExecutorValidationError,
 };
@@ -22,14 +23,16 @@ pub(super) struct CommandExecutor {
 
 struct Inner {
     reporter: Reporter,
+    seccomp: Option<LinuxSeccomp>,
     found: Mutex<Option<PathBuf>>,
 }
 
 impl CommandExecutor {
-    pub(super) fn new(reporter: Reporter) -> Self {
+    pub(super) fn new(reporter: Reporter, seccomp: Option<LinuxSeccomp>) -> Self {
         Self {
             inner: Arc::new(Inner {
                 reporter,
+                seccomp,
                 found: Mutex::default(),
             }),
         }
@@ -70,6 +73,11 @@ impl Executor for CommandExecutor {
             .unwrap_or_else(PoisonError::into_inner);
         let path = found.as_deref().ok_or(ExecutorError::InvalidArg)?;
         self.inner.reporter.send(&Report::Executing);
+        if let Some(profile) = &self.inner.seccomp {
+            seccomp::initialize_seccomp(profile).map_err(|error| {
+                ExecutorError::Other(format!("cannot load the seccomp filter: {error}"))
+            })?;
+        }
         let error = command::execute(path, process, env);
         self.inner.reporter.send(&error.clone().into());
         Err(ExecutorError::Other(error.to_string()))

@@ -25,7 +25,7 @@ use rustix::thread::{
 
 use super::create::chain;
 use super::report::{Report, Reporter};
-use super::{ExecRequest, Stdio, command, home_in};
+use super::{ExecRequest, Stdio, capability, command, home_in};
 
 /// Becomes the process; returns only if that failed, with the report of why.
 pub(super) fn become_process(
@@ -131,6 +131,12 @@ fn restrict(request: &ExecRequest, syscall: &dyn Syscall) -> Result<(), String> 
     } else {
         filter(request)?;
     }
+    let inheritable = process
+        .capabilities()
+        .as_ref()
+        .and_then(|sets| sets.inheritable().clone());
+    capability::inherit(&inheritable.unwrap_or_default())
+        .map_err(failed("set inheritable capabilities"))?;
     let dropped = capabilities::reset_effective(syscall).and_then(|()| {
         let wanted = process.capabilities().as_ref();
         wanted.map_or(Ok(()), |wanted| {

@@ -14,6 +14,7 @@
 //! The report's writing end closes itself when the container's process executes its command, so
 //! the end of the report, with no failure in it, means that the command runs.
 
+mod capability;
 mod client;
 mod command;
 mod create;
@@ -34,7 +35,7 @@ pub(crate) use passwd::home_in;
 
 use std::path::PathBuf;
 
-use oci_spec::runtime::{LinuxSeccomp, Process};
+use oci_spec::runtime::{Capabilities, LinuxSeccomp, Process};
 use serde::{Deserialize, Serialize};
 
 /// What the helper is to do.
@@ -59,6 +60,11 @@ pub struct CreateRequest {
     pub state: PathBuf,
     /// Socket that takes the terminal, if there is one.
     pub console: Option<PathBuf>,
+    /// The filter of system calls to load right before the command is executed; what libcontainer loads itself it
+    /// loads before its own last messages, which a strict filter forbids.
+    pub seccomp: Option<LinuxSeccomp>,
+    /// Capabilities that its first process inherits.
+    pub inheritable: Capabilities,
 }
 
 /// A process to be run in a container.
