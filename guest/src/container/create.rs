@@ -73,7 +73,7 @@ impl Containers {
             .face(is_terminal(&spec), request.stdio.get_or_default(), owner)
             .await?;
         let expectation = self.reaper.expect();
-        let order = Request::Create(CreateRequest {
+        let order = Request::Create(Box::new(CreateRequest {
             id: id.to_owned(),
             bundle: bundle.clone(),
             user_namespace: has_namespace(&spec, LinuxNamespaceType::User),
@@ -86,7 +86,7 @@ impl Containers {
                 .and_then(|process| process.capabilities().as_ref())
                 .and_then(|sets| sets.inheritable().clone())
                 .unwrap_or_default(),
-        });
+        }));
         let mut report = self.helper.order(&order, face.stdio())?.report;
         let pid = match created(&mut report).await? {
             Ok(pid) => pid,

@@ -42,7 +42,7 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Serialize, Deserialize)]
 pub enum Request {
     /// Make a container and its first process, which waits for its start.
-    Create(CreateRequest),
+    Create(Box<CreateRequest>),
     /// Run another process in a container.
     Exec(Box<ExecRequest>),
 }

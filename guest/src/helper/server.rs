@@ -123,7 +123,7 @@ fn work(order: Order) -> i32 {
     reporter.log_errors();
     let done = match read(request) {
         Err(error) => Err(format!("cannot read the request: {error}")),
-        Ok(Request::Create(request)) => create::run(request, stdio, &reporter),
+        Ok(Request::Create(request)) => create::run(*request, stdio, &reporter),
         Ok(Request::Exec(request)) => exec::run(*request, stdio, &reporter),
     };
     match done {

@@ -74,7 +74,13 @@ impl Client {
             Ok(Reply::Status(status)) => Ok(status),
             Ok(other) => Err(unexpected("asking for the state", &other)),
             Err(ChannelError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
-                Ok(Status::Creating)
+                // Without the command that creates it a driver undoes what it has made: nobody will start it.
+                let creator = self.record.creator.is_alive();
+                Ok(if creator {
+                    Status::Creating
+                } else {
+                    Status::Stopped
+                })
             }
             // Its container has ended, and it is clearing up.
             Err(ChannelError::Closed | ChannelError::Io { .. })
