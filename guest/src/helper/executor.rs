@@ -12,6 +12,7 @@ use libcontainer::workload::{
 use std::sync::Arc;
 
 use super::command;
+use super::create::chain;
 use super::report::{Report, Reporter};
 
 /// Called by libcontainer in the container's process: `validate` when everything but the start
@@ -73,10 +74,13 @@ impl Executor for CommandExecutor {
             .unwrap_or_else(PoisonError::into_inner);
         let path = found.as_deref().ok_or(ExecutorError::InvalidArg)?;
         self.inner.reporter.send(&Report::Executing);
-        if let Some(profile) = &self.inner.seccomp {
-            seccomp::initialize_seccomp(profile).map_err(|error| {
-                ExecutorError::Other(format!("cannot load the seccomp filter: {error}"))
-            })?;
+        if let Some(profile) = &self.inner.seccomp
+            && let Err(error) = seccomp::initialize_seccomp(profile)
+        {
+            let text = format!("cannot load the seccomp filter: {}", chain(&error));
+            // Without it the start would be taken for done.
+            self.inner.reporter.send(&Report::Error(text.clone()));
+            return Err(ExecutorError::Other(text));
         }
         let error = command::execute(path, process, env);
         self.inner.reporter.send(&error.clone().into());
