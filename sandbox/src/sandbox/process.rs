@@ -6,7 +6,7 @@ use cofferdam_protocol::ProcessRequest;
 use cofferdam_protocol::link::LinkStream;
 use cofferdam_protocol::{ResizePtyRequest, SignalProcessRequest};
 use tokio::sync::watch;
-use tokio::task::JoinHandle;
+use tokio::task::{AbortHandle, JoinHandle};
 
 use crate::error::SandboxError;
 use crate::sandbox::guest::Guest;
@@ -25,6 +25,7 @@ struct Inner {
     exit: watch::Receiver<Option<ExitStatus>>,
     drained: watch::Receiver<bool>,
     closing: watch::Sender<bool>,
+    outputs: Vec<AbortHandle>,
 }
 
 /// A process as requests name it.
@@ -166,6 +167,7 @@ struct Pumps {
     input: Option<JoinHandle<()>>,
     stdout: Option<watch::Receiver<Progress>>,
     stderr: Option<watch::Receiver<Progress>>,
+    outputs: Vec<AbortHandle>,
 }
 
 impl Pumps {
@@ -196,7 +198,8 @@ impl Pumps {
         sink: Sink,
     ) -> Option<watch::Receiver<Progress>> {
         let (sender, progress) = watch::channel(Progress::default());
-        tokio::spawn(stdio::output(stream?, sink, sender));
+        let task = tokio::spawn(stdio::output(stream?, sink, sender));
+        self.outputs.push(task.abort_handle());
         Some(progress)
     }
 
@@ -242,7 +245,8 @@ impl Process {
             exec: exec.to_owned(),
         });
         let (closing, told) = watch::channel(false);
-        let pumps = streams.connect(terminal, &target, told);
+        let mut pumps = streams.connect(terminal, &target, told);
+        let outputs = std::mem::take(&mut pumps.outputs);
         let (sender, exit) = watch::channel(None);
         let (drained_sender, drained) = watch::channel(false);
         let request = request(container, exec);
@@ -290,6 +294,7 @@ impl Process {
                 exit,
                 drained,
                 closing,
+                outputs,
             }),
         }
     }
@@ -350,6 +355,13 @@ impl Process {
     /// [`SandboxError::Agent`] when it has no terminal or has ended.
     pub async fn resize(&self, rows: u16, columns: u16) -> Result<(), SandboxError> {
         self.inner.target.resize(rows, columns).await
+    }
+
+    /// Hands over no more of what it wrote, and closes where that went.
+    pub fn abandon(&self) {
+        for output in &self.inner.outputs {
+            output.abort();
+        }
     }
 
     /// Ends its stdin when it has been given all that is there already, whether or not the other side has closed it.
