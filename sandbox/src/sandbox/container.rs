@@ -251,13 +251,15 @@ impl Container {
             })
             .await;
         match deleted {
-            // With the machine everything of it is gone.
             Err(SandboxError::Gone { .. }) => {}
             deleted => {
                 // Whatever the guest says: the host's files are no longer its.
                 let hidden = guest.share().hide(&self.inner.entries).await;
-                deleted?;
-                hidden?;
+                // With the machine everything of it is gone, whenever that went.
+                if !guest.is_gone() {
+                    deleted?;
+                    hidden?;
+                }
             }
         }
         self.inner.deleted.store(true, Ordering::Relaxed);

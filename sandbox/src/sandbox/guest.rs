@@ -133,6 +133,11 @@ impl Guest {
         self.names.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Whether its machine has ended.
+    pub(crate) fn is_gone(&self) -> bool {
+        self.machine.gone().borrow().is_some()
+    }
+
     /// What the guest sees of the host.
     pub(crate) fn share(&self) -> &SharedEntries {
         self.machine.share()
