@@ -38,7 +38,7 @@ fn code(error: &SandboxError) -> Code {
     match error {
         SandboxError::Wrong(_) => Code::FAILED_PRECONDITION,
         SandboxError::State(StateError::Missing(_)) => Code::NOT_FOUND,
-        SandboxError::State(StateError::Exists(_)) => Code::ALREADY_EXISTS,
+        SandboxError::Taken(_) | SandboxError::State(StateError::Exists(_)) => Code::ALREADY_EXISTS,
         SandboxError::Spec(SpecError::Unsupported { .. }) => Code::UNIMPLEMENTED,
         SandboxError::Id(_)
         | SandboxError::Config(_)

@@ -21,6 +21,7 @@ mod list;
 mod outcome;
 mod paths;
 mod pause;
+mod share;
 mod signal;
 mod spec;
 mod start;

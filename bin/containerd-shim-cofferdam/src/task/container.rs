@@ -254,8 +254,14 @@ impl Task {
         for (_, exec) in self.execs() {
             exec.release().await;
         }
-        if self.owns_machine {
-            self.machine.sandbox.kill().await;
+        match &self.body {
+            _ if self.owns_machine => self.machine.sandbox.kill().await,
+            Body::Container(container) => {
+                if let Err(error) = container.delete().await {
+                    tracing::warn!("{} is not removed: {}", self.id, sandbox::chain(&error));
+                }
+            }
+            Body::Pause(_) => {}
         }
         drop(
             self.mounted

@@ -11,7 +11,7 @@ use containerd_shim_protos::topics::TASK_CREATE_EVENT_TOPIC;
 use containerd_shim_protos::ttrpc::{self, Code};
 use oci_spec::runtime::{LinuxNamespaceType, Spec};
 use sandbox::config::Config;
-use sandbox::spec::{self, Size};
+use sandbox::spec::{self, GuestSpec, Size};
 use sandbox::{Container, ContainerId, SandboxError, SandboxOptions};
 use tokio::sync::watch;
 
@@ -143,7 +143,7 @@ impl New {
     async fn make(self, shim: &Arc<Shim>) -> ttrpc::Result<Task> {
         let (machine, body) = match self.kind {
             Kind::Sandbox => {
-                let machine = Arc::new(self.boot(Vec::new()).await?);
+                let machine = Arc::new(self.boot(None).await?);
                 shim.set_pod(Some(Arc::clone(&machine)));
                 (machine, Body::Pause(Pause::default()))
             }
@@ -180,7 +180,7 @@ impl New {
             .map_err(|error| failed(error.into()))?;
         let machine = match &self.machine {
             Some(machine) => Arc::clone(machine),
-            None => Arc::new(self.boot(guest.entries.clone()).await?),
+            None => Arc::new(self.boot(Some(&guest)).await?),
         };
         let made = async {
             if let Some(all) = self.spec.hooks() {
@@ -205,7 +205,7 @@ impl New {
         }
     }
 
-    async fn boot(&self, entries: Vec<sandbox_share::Entry>) -> ttrpc::Result<Machine> {
+    async fn boot(&self, first: Option<&GuestSpec>) -> ttrpc::Result<Machine> {
         let hostname = self.spec.hostname().clone();
         let hostname = hostname.unwrap_or_else(|| self.id.to_string());
         let size = match self.kind {
@@ -216,7 +216,7 @@ impl New {
             name: self.id.to_string(),
             hostname: hostname.chars().take(HOSTNAME).collect(),
             size,
-            entries,
+            entries: first.map_or_else(Vec::new, |guest| guest.entries.clone()),
         };
         Machine::boot(&self.config, options, &self.bundle).await
     }
