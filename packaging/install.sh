@@ -25,6 +25,7 @@ fi
 
 files='
 0755 bin/cofferdam
+0755 bin/containerd-shim-cofferdam-v2
 0755 libexec/cofferdam/cofferdam-fs
 0644 lib/cofferdam/vmlinux
 0644 lib/cofferdam/initramfs.cpio
