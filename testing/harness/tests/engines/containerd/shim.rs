@@ -69,43 +69,55 @@ fn metrics_tell_of_the_container() {
     });
 }
 
+/// Topics of tasks that are published while `happens` is at work, as far as the one that ends the list.
+fn topics(containerd: &Containerd, last: &str, happens: impl FnOnce()) -> Vec<String> {
+    let mut events = containerd
+        .command(&["events"])
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("ctr starts");
+    let (sender, lines) = mpsc::channel();
+    let stream = BufReader::new(events.stdout.take().expect("a pipe"));
+    std::thread::spawn(move || {
+        for line in stream.lines().map_while(Result::ok) {
+            let _nobody_asks = sender.send(line);
+        }
+    });
+    // It says nothing when it listens: containers that are made until one is heard of tell.
+    let listening = wait_until(LIMIT, || {
+        containerd.ok(&["containers", "create", &containerd.busybox, "probe"]);
+        containerd.ok(&["containers", "delete", "probe"]);
+        lines.recv_timeout(Duration::from_millis(500)).is_ok()
+    });
+    assert!(listening, "no events at all");
+    happens();
+    let mut topics: Vec<String> = Vec::new();
+    while topics.last().is_none_or(|topic| topic != last) {
+        let line = lines
+            .recv_timeout(LIMIT)
+            .unwrap_or_else(|_| panic!("no {last} after {topics:?}"));
+        let topic = line
+            .split_whitespace()
+            .find_map(|word| word.strip_prefix("/tasks/"));
+        topics.extend(topic.map(str::to_owned));
+    }
+    let _ended = events.kill();
+    let _reaped = events.wait();
+    topics
+}
+
 #[test]
 fn events_come_in_their_order() {
     shims(|containerd| {
-        let mut events = containerd
-            .command(&["events"])
-            .stdout(Stdio::piped())
-            .spawn()
-            .expect("ctr starts");
-        let (sender, lines) = mpsc::channel();
-        let stream = BufReader::new(events.stdout.take().expect("a pipe"));
-        std::thread::spawn(move || {
-            for line in stream.lines().map_while(Result::ok) {
-                let _nobody_asks = sender.send(line);
-            }
+        let topics = topics(containerd, "delete", || {
+            let image = &containerd.busybox;
+            containerd.ok(&["run", "--detach", image, "e", "sleep", "1000"]);
+            let exec = ["tasks", "exec", "--exec-id", "x", "e", "sh", "-c", "exit 4"];
+            let _code = containerd.ctr(&exec);
+            containerd.ok(&["tasks", "pause", "e"]);
+            containerd.ok(&["tasks", "resume", "e"]);
+            remove(containerd, "e");
         });
-        // It says nothing when it listens: a container that is made until it is heard of tells.
-        let listening = wait_until(LIMIT, || {
-            containerd.ok(&["containers", "create", &containerd.busybox, "probe"]);
-            containerd.ok(&["containers", "delete", "probe"]);
-            lines.recv_timeout(Duration::from_millis(500)).is_ok()
-        });
-        assert!(listening, "no events at all");
-        containerd.ok(&["run", "--detach", &containerd.busybox, "e", "sleep", "1000"]);
-        let _code = containerd.ctr(&["tasks", "exec", "--exec-id", "x", "e", "sh", "-c", "exit 4"]);
-        containerd.ok(&["tasks", "pause", "e"]);
-        containerd.ok(&["tasks", "resume", "e"]);
-        remove(containerd, "e");
-        let mut topics = Vec::new();
-        while !topics.iter().any(|topic| topic == "/tasks/delete") {
-            let line = lines.recv_timeout(LIMIT).expect("an event");
-            let topic = line
-                .split_whitespace()
-                .find(|word| word.starts_with("/tasks/"));
-            topics.extend(topic.map(str::to_owned));
-        }
-        let _ended = events.kill();
-        let _reaped = events.wait();
         let expected = [
             "create",
             "start",
@@ -117,7 +129,34 @@ fn events_come_in_their_order() {
             "exit",
             "delete",
         ];
-        assert_eq!(topics, expected.map(|name| format!("/tasks/{name}")));
+        assert_eq!(topics, expected);
+    });
+}
+
+#[test]
+fn want_of_memory_is_told() {
+    shims(|containerd| {
+        let topics = topics(containerd, "exit", || {
+            let limit = (32 << 20).to_string();
+            let script = "tail -c 100000000 /dev/zero";
+            let image = &containerd.busybox;
+            containerd.ok(&[
+                "run",
+                "--detach",
+                "--memory-limit",
+                &limit,
+                image,
+                "o",
+                "sh",
+                "-c",
+                script,
+            ]);
+        });
+        assert_eq!(topics, ["create", "start", "oom", "exit"]);
+        containerd.expect_status("o", "STOPPED");
+        let removed = containerd.ctr(&["tasks", "delete", "o"]);
+        containerd.ok(&["containers", "delete", "o"]);
+        assert!(removed.stderr.contains("exit code 137"), "{removed:?}");
     });
 }
 
