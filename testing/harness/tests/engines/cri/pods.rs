@@ -29,7 +29,13 @@ impl<'a> Pod<'a> {
             }),
             hostname: format!("host-{name}"),
             log_directory: logs.to_str().expect("text").to_owned(),
-            linux: Some(api::LinuxPodSandboxConfig::default()),
+            linux: Some(api::LinuxPodSandboxConfig {
+                security_context: Some(api::LinuxSandboxSecurityContext {
+                    namespace_options: Some(namespaces()),
+                    ..Default::default()
+                }),
+                ..Default::default()
+            }),
             ..Default::default()
         };
         let request = api::RunPodSandboxRequest {
@@ -60,7 +66,13 @@ impl<'a> Pod<'a> {
                 }),
                 command: ["sh", "-c", script].map(str::to_owned).to_vec(),
                 log_path: format!("{name}-{attempt}.log"),
-                linux: Some(api::LinuxContainerConfig::default()),
+                linux: Some(api::LinuxContainerConfig {
+                    security_context: Some(api::LinuxContainerSecurityContext {
+                        namespace_options: Some(namespaces()),
+                        ..Default::default()
+                    }),
+                    ..Default::default()
+                }),
                 ..Default::default()
             }),
             sandbox_config: Some(self.config.clone()),
@@ -128,6 +140,14 @@ impl<'a> Pod<'a> {
             .cri
             .call(async |mut cri| cri.remove_pod_sandbox(request).await);
         removed.unwrap_or_else(|error| panic!("{error}\n{}", self.node.log()));
+    }
+}
+
+/// What a pod shares unless it says otherwise: all but processes.
+fn namespaces() -> api::NamespaceOption {
+    api::NamespaceOption {
+        pid: api::NamespaceMode::Container.into(),
+        ..Default::default()
     }
 }
 
