@@ -70,6 +70,32 @@ async fn the_filter_holds_in_every_process() {
     }
 }
 
+/// A filter that is longer than the kernel takes (BPF_MAXINSNS).
+#[tokio::test]
+async fn a_filter_that_cannot_be_loaded_fails_the_start() {
+    let machine = machine!();
+    let rules: Vec<Value> = (0..3000_u64)
+        .map(|value| {
+            json!({ "names": ["personality"], "action": "SCMP_ACT_ERRNO",
+                    "args": [{ "index": 0, "value": value * 0x1_0000_0001_u64, "op": "SCMP_CMP_EQ" }] })
+        })
+        .collect();
+    for no_new_privs in [false, true] {
+        let mut spec = script("echo ran without a filter");
+        spec["process"]["noNewPrivileges"] = json!(no_new_privs);
+        spec["linux"]["seccomp"] = json!({
+            "defaultAction": "SCMP_ACT_ALLOW",
+            "architectures": ["SCMP_ARCH_X86_64"],
+            "syscalls": rules,
+        });
+        let failure = machine.run("long", &spec).await.expect_err("refused");
+        assert!(
+            failure.message.contains("seccomp"),
+            "{no_new_privs}: {failure:?}"
+        );
+    }
+}
+
 #[tokio::test]
 async fn users_and_capabilities_are_those_of_the_spec() {
     let machine = machine!();
