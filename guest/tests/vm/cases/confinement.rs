@@ -70,6 +70,43 @@ async fn the_filter_holds_in_every_process() {
     }
 }
 
+#[tokio::test]
+async fn the_default_profile_forbids_what_capabilities_would_allow() {
+    let machine = machine!();
+    // The first line fails without the profile's denials, the second shows that little else is forbidden.
+    let text = "cat /proc/self/attr/current; \
+                mkdir -p /tmp/m && mount -t tmpfs none /tmp/m && echo mounted; \
+                umount /dev/shm && echo unmounted; \
+                echo 1 > /proc/sys/vm/overcommit_memory && echo set; \
+                echo box2 > /proc/sys/kernel/hostname && echo named; \
+                echo x > /tmp/file && kill -0 $$ && echo fine";
+    let mut spec = script(text);
+    for set in ["bounding", "effective", "permitted"] {
+        spec["process"]["capabilities"][set] = json!(["CAP_SYS_ADMIN"]);
+    }
+    spec["linux"]["readonlyPaths"] = json!([]);
+    for no_new_privs in [false, true] {
+        spec["process"]["noNewPrivileges"] = json!(no_new_privs);
+        spec["process"]["apparmorProfile"] = json!("cofferdam-default");
+        for done in both(&machine, &spec).await {
+            assert_eq!(
+                done.stdout, "cofferdam-default (enforce)\nnamed\nfine\n",
+                "{done:?}"
+            );
+        }
+        spec["process"]["apparmorProfile"] = json!("");
+        for done in both(&machine, &spec).await {
+            assert_eq!(
+                done.stdout, "unconfined\nmounted\nunmounted\nset\nnamed\nfine\n",
+                "{done:?}"
+            );
+        }
+    }
+    spec["process"]["apparmorProfile"] = json!("my-nginx");
+    let refused = machine.try_create("x", &spec).await.err().expect("refused");
+    assert!(refused.to_string().contains("apparmorProfile"), "{refused}");
+}
+
 /// A filter that is longer than the kernel takes (BPF_MAXINSNS).
 #[tokio::test]
 async fn a_filter_that_cannot_be_loaded_fails_the_start() {
