@@ -8,7 +8,7 @@ use sandbox_share::ShareError;
 use crate::config::ConfigError;
 use crate::control::{ChannelError, Failure, FailureKind};
 use crate::hooks::HookError;
-use crate::id::IdError;
+use crate::id::{ContainerId, IdError};
 use crate::sandbox::WrongState;
 use crate::spec::{LoadError, SpecError};
 use crate::state::StateError;
@@ -39,7 +39,7 @@ pub enum SandboxError {
     #[error(transparent)]
     Backend(#[from] BackendError),
     /// The file server.
-    #[error("starting the file share")]
+    #[error("sharing files with the guest")]
     Share(#[from] ShareError),
     /// A hook said no.
     #[error(transparent)]
@@ -80,6 +80,9 @@ pub enum SandboxError {
         /// What the agent said.
         message: String,
     },
+    /// The sandbox has a container of that name.
+    #[error("the sandbox has a container {0} already")]
+    Taken(ContainerId),
     /// The process could not be started.
     #[error("{}", .0.message)]
     Process(Failure),

@@ -28,6 +28,22 @@ pub fn own_namespaces() -> rustix::io::Result<()> {
     )
 }
 
+/// Gives the calling thread a mount namespace of its own, as [`own_namespaces`] does. Call it while the process has one
+/// thread.
+///
+/// # Errors
+/// The operating system's answer, `EPERM` without root.
+pub fn own_mounts() -> rustix::io::Result<()> {
+    // SAFETY: the descriptor table, the only thing that can be unsafe to unshare, stays.
+    unsafe {
+        unshare_unsafe(UnshareFlags::NEWNS)?;
+    }
+    mount_change(
+        c"/",
+        MountPropagationFlags::PRIVATE | MountPropagationFlags::REC,
+    )
+}
+
 /// What can't be done through a mount.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Restriction {
@@ -44,12 +60,8 @@ pub struct Restriction {
 /// # Errors
 /// The operating system's answer.
 pub fn restrict(at: impl AsFd, path: &CStr, restriction: Restriction) -> rustix::io::Result<()> {
-    let mut attributes = libc::mount_attr {
-        attr_set: libc::MOUNT_ATTR_NOSUID,
-        attr_clr: 0,
-        propagation: 0,
-        userns_fd: 0,
-    };
+    let mut attributes = no_change();
+    attributes.attr_set = libc::MOUNT_ATTR_NOSUID;
     if restriction.read_only {
         attributes.attr_set |= libc::MOUNT_ATTR_RDONLY;
     }
@@ -60,6 +72,34 @@ pub fn restrict(at: impl AsFd, path: &CStr, restriction: Restriction) -> rustix:
     if restriction.recursive {
         flags |= libc::AT_RECURSIVE;
     }
+    set_attributes(at, path, flags, &attributes)
+}
+
+/// Allows writes through the mount that `at` stands for.
+///
+/// # Errors
+/// The operating system's answer.
+pub fn allow_writes(at: impl AsFd) -> rustix::io::Result<()> {
+    let mut attributes = no_change();
+    attributes.attr_clr = libc::MOUNT_ATTR_RDONLY;
+    set_attributes(at, c"", libc::AT_EMPTY_PATH, &attributes)
+}
+
+fn no_change() -> libc::mount_attr {
+    libc::mount_attr {
+        attr_set: 0,
+        attr_clr: 0,
+        propagation: 0,
+        userns_fd: 0,
+    }
+}
+
+fn set_attributes(
+    at: impl AsFd,
+    path: &CStr,
+    flags: libc::c_int,
+    attributes: &libc::mount_attr,
+) -> rustix::io::Result<()> {
     // SAFETY: the path and the structure outlive the call, and the size is the structure's.
     let result = unsafe {
         libc::syscall(
@@ -67,7 +107,7 @@ pub fn restrict(at: impl AsFd, path: &CStr, restriction: Restriction) -> rustix:
             at.as_fd().as_raw_fd(),
             path.as_ptr(),
             flags,
-            &raw const attributes,
+            std::ptr::from_ref(attributes),
             size_of::<libc::mount_attr>(),
         )
     };

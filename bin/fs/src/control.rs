@@ -3,23 +3,23 @@
 use std::io::{self, IoSliceMut, Read, Write};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::unix::net::UnixStream;
 
 use anyhow::{Context, bail};
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
 use sandbox_share::{Answer, Launch, MESSAGE_LIMIT};
 
-/// The socket on which the driver said what to serve and waits for an answer.
+/// The socket on which the driver said what to do and waits for an answer.
 pub struct Control(UnixStream);
 
-/// Reads the launch message and the listener that rides on its first byte.
-pub fn receive() -> anyhow::Result<(Control, Launch, UnixListener)> {
+/// Reads the launch message and the descriptor that rides on its first byte.
+pub fn receive() -> anyhow::Result<(Control, Launch, OwnedFd)> {
     let socket = io::stdin()
         .as_fd()
         .try_clone_to_owned()
         .map(UnixStream::from)
         .context("cannot duplicate standard input")?;
-    let (head, listener) = receive_head(&socket)
+    let (head, descriptor) = receive_head(&socket)
         .context("standard input is not a control socket; cofferdam starts this program itself")?;
     let length = u32::from_le_bytes(head) as usize;
     if length > MESSAGE_LIMIT {
@@ -30,7 +30,7 @@ pub fn receive() -> anyhow::Result<(Control, Launch, UnixListener)> {
         .read_exact(&mut body)
         .context("the launch message ended early")?;
     let launch = serde_json::from_slice(&body).context("cannot read the launch message")?;
-    Ok((Control(socket), launch, UnixListener::from(listener)))
+    Ok((Control(socket), launch, descriptor))
 }
 
 fn receive_head(socket: &UnixStream) -> anyhow::Result<([u8; 4], OwnedFd)> {
@@ -46,15 +46,15 @@ fn receive_head(socket: &UnixStream) -> anyhow::Result<([u8; 4], OwnedFd)> {
     if received.bytes != head.len() {
         bail!("the launch message ended early");
     }
-    let listener = ancillary
+    let descriptor = ancillary
         .drain()
         .filter_map(|message| match message {
             RecvAncillaryMessage::ScmRights(mut fds) => fds.next(),
             _ => None,
         })
         .next()
-        .context("the launch message brought no socket")?;
-    Ok((head, listener))
+        .context("the launch message brought no descriptor")?;
+    Ok((head, descriptor))
 }
 
 impl Control {

@@ -6,16 +6,24 @@
 //! 2. [`layout`] puts the entries together in a mount namespace of its own and makes them the only files there are;
 //! 3. [`confine`] gives up every capability and system call that serving files does not need;
 //! 4. [`serve`] answers the guest until the VMM hangs up.
+//!
+//! The other kinds of launch change what such a server shows ([`change`]) and exit.
 
+mod change;
 mod confine;
 mod control;
+mod entry;
+mod held;
 mod layout;
 mod report;
 mod serve;
 
+use std::os::unix::net::UnixListener;
 use std::process::ExitCode;
 
-use sandbox_share::{Answer, EntryError, Launch};
+use sandbox_share::{Answer, Entry, EntryError, Launch};
+
+use crate::control::Control;
 
 fn main() -> ExitCode {
     report::install();
@@ -29,10 +37,25 @@ fn main() -> ExitCode {
 }
 
 fn run() -> anyhow::Result<()> {
-    let (control, launch, listener) = control::receive()?;
-    let Launch::Serve { entries, threads } = launch;
+    let (control, launch, descriptor) = control::receive()?;
+    let changed = match launch {
+        Launch::Serve { entries, threads } => {
+            return serve_tree(&control, &entries, threads, descriptor.into());
+        }
+        Launch::Add { entries } => change::add(&entries, descriptor),
+        Launch::Remove { paths } => change::remove(&paths, descriptor),
+    };
+    control.answer(&changed.unwrap_or_else(Answer::Failed))
+}
+
+fn serve_tree(
+    control: &Control,
+    entries: &[Entry],
+    threads: usize,
+    listener: UnixListener,
+) -> anyhow::Result<()> {
     let started = (|| {
-        let tree = layout::build(&entries)?;
+        let tree = layout::build(entries)?;
         let files = confine::raise_file_limit()?;
         confine::drop_privileges(files)?;
         serve::start(tree, listener, threads, files)

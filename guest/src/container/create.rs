@@ -13,7 +13,7 @@ use tokio::sync::Mutex as AsyncMutex;
 
 use super::outcome::Outcome;
 use super::paths::{has_namespace, owner, source_of};
-use super::{Container, ContainerError, Containers, FOLDER, Failure, Inner, copy_up, spec};
+use super::{Container, ContainerError, Containers, FOLDER, Failure, Inner, copy_up, share, spec};
 use crate::cgroup::{Cgroup, OomCount, OomWatch};
 use crate::helper::{CreateRequest, Report, ReportReader, Request};
 use crate::process::End;
@@ -43,6 +43,7 @@ impl Containers {
             failed => {
                 let removed = cgroup.remove().await;
                 remove_folders(&request.id);
+                share::let_go(&request.id).await;
                 removed.map_err(ContainerError::file("remove cgroup", cgroup.path()))?;
                 failed.map(|made| made.map(|_| 0))
             }

@@ -22,6 +22,7 @@ mod list;
 mod outcome;
 mod paths;
 mod pause;
+mod share;
 mod signal;
 mod spec;
 mod start;

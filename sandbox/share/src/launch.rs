@@ -1,5 +1,6 @@
 //! What the driver and `cofferdam-fs` say to each other: one [`Launch`] there, one [`Answer`] back, each a JSON text
-//! behind its length as a little-endian `u32`. The vhost-user socket travels with the launch as `SCM_RIGHTS`.
+//! behind its length as a little-endian `u32`. One descriptor travels with the launch as `SCM_RIGHTS`; each kind says
+//! which.
 
 use std::path::PathBuf;
 
@@ -10,26 +11,41 @@ use crate::Entry;
 /// The largest message that is read.
 pub const MESSAGE_LIMIT: usize = 4 << 20;
 
-/// What the driver wants served. An enumeration so that later kinds (entries added while the guest runs) have a place.
+/// What the driver wants of a `cofferdam-fs` process. The first kind is the server of a sandbox; the others are
+/// short-lived, keep their rights, and change what a server shows, which has none left to do so.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Launch {
-    /// Lay these entries out and serve them.
+    /// Lay these entries out and serve them. Descriptor: the socket that the VMM connects to.
     Serve {
         /// The entries.
         entries: Vec<Entry>,
         /// How many requests are worked on at once.
         threads: usize,
     },
+    /// Show these entries too; all or none. Descriptor: the server's folder in `/proc`.
+    Add {
+        /// The entries.
+        entries: Vec<Entry>,
+    },
+    /// Show the entries with these paths no longer; those that are not there are skipped. Descriptor: the server's
+    /// folder in `/proc`.
+    Remove {
+        /// The entries' paths in the share.
+        paths: Vec<PathBuf>,
+    },
 }
 
-/// What the server answers.
+/// What the process answers.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Answer {
-    /// Everything is laid out and the server is locked in.
+    /// It is done: everything is laid out and the server locked in; or the entries are added, or removed.
     Ready,
-    /// It could not be, and the server exits.
+    /// The entries are removed, but the guest has files in them open still: their file systems stay busy until it
+    /// lets go of them, at the latest with its end.
+    Held,
+    /// It could not be done, and the process exits.
     Failed(EntryError),
 }
 

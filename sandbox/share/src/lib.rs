@@ -10,12 +10,20 @@
 //!     │◀──────────────── Ready or Failed ─│
 //!     │  socket to the VMM                │  serves until the VMM hangs up, then exits
 //! ```
+//!
+//! Entries that come and go while the guest runs are the work of short-lived processes of the same program, which enter
+//! the server's mount namespace with rights that the server has given up: see [`ShareEditor`].
 
+mod editor;
+mod error;
 mod launch;
+mod process;
 mod server;
 
+pub use editor::{Removal, ShareEditor};
+pub use error::ShareError;
 pub use launch::{Answer, EntryError, Launch, MESSAGE_LIMIT};
-pub use server::{ShareConfig, ShareError, ShareServer};
+pub use server::{ShareConfig, ShareServer};
 
 use std::path::PathBuf;
 

@@ -1,27 +1,20 @@
 //! Starting and ending the server.
 
-use std::io::{self, IoSlice};
-use std::mem::MaybeUninit;
+use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
-use backend_api::Tail;
-use backend_process::{Child, Confinement, Exit, Program};
+use backend_process::Exit;
+use rustix::fs::{CWD, Mode, OFlags, openat};
 use rustix::net::{
-    AddressFamily, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketAddrUnix,
-    SocketFlags, SocketType, bind, connect, getsockname, listen, sendmsg, socket_with,
+    AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, connect, getsockname, listen,
+    socket_with,
 };
-use tokio::io::AsyncReadExt;
-use tokio::net::UnixStream;
 
-use crate::{Answer, Entry, EntryError, Launch, MESSAGE_LIMIT};
-
-/// How much of the server's stderr is kept for errors.
-const STDERR_KEPT: usize = 4096;
-
-/// How long the last words of a dead server may take to arrive.
-const LAST_WORDS: Duration = Duration::from_millis(200);
+use crate::process::Process;
+use crate::{Entry, Launch, ShareEditor, ShareError};
 
 /// How many requests a server works on at once. Enough to keep a guest of a few CPUs busy while one request waits for
 /// a disk; each costs the server memory.
@@ -32,58 +25,18 @@ const THREADS: usize = 2;
 pub struct ShareConfig {
     /// The `cofferdam-fs` program.
     pub program: PathBuf,
-    /// What the guest sees.
+    /// What the guest sees from the beginning; [`ShareServer::editor`] changes it later.
     pub entries: Vec<Entry>,
     /// How long laying out the entries may take.
     pub deadline: Duration,
 }
 
-/// Why a share could not be served.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum ShareError {
-    /// The server could not be started or spoken to.
-    #[error("cannot {action} the file server {}", program.display())]
-    System {
-        /// What failed: "start", "tell" …
-        action: &'static str,
-        /// The program.
-        program: PathBuf,
-        /// The operating system's answer.
-        #[source]
-        source: io::Error,
-    },
-    /// The server refused an entry.
-    #[error(transparent)]
-    Entry(#[from] EntryError),
-    /// The server ended without an answer.
-    #[error("the file server {exit} before it was ready{stderr}")]
-    Exited {
-        /// How it ended.
-        exit: Exit,
-        /// A line feed and the end of its stderr, or nothing.
-        stderr: String,
-    },
-    /// The server gave no answer in time.
-    #[error("the file server {} was not ready after {} s{stderr}", program.display(), deadline.as_secs())]
-    Silent {
-        /// The program.
-        program: PathBuf,
-        /// How long it was waited for.
-        deadline: Duration,
-        /// A line feed and the end of its stderr, or nothing.
-        stderr: String,
-    },
-}
-
 /// A share server. Dropping it kills and reaps the process, and with it goes every mount of the share.
 #[derive(Debug)]
 pub struct ShareServer {
-    config: ShareConfig,
-    child: Child,
-    control: UnixStream,
+    process: Process,
     vmm: Option<OwnedFd>,
-    stderr: Tail,
+    editor: ShareEditor,
 }
 
 impl ShareServer {
@@ -105,42 +58,23 @@ impl ShareServer {
             }
         };
         let (listener, vmm) = private_listener().map_err(fail("make a socket for"))?;
-        let (control, theirs) =
-            std::os::unix::net::UnixStream::pair().map_err(fail("make a socket for"))?;
-        let (stderr_end, stderr) = tokio::net::unix::pipe::pipe()
-            .and_then(|(sender, receiver)| Ok((sender.into_blocking_fd()?, receiver)))
-            .map_err(fail("make a pipe for"))
-            .map(|(sender, receiver)| (sender, Tail::of(receiver, STDERR_KEPT)))?;
-        let child = Program {
-            path: config.program.clone(),
-            args: Vec::new(),
-            stdin: Some(theirs.into()),
-            stderr: Some(stderr_end),
-            inherited: Vec::new(),
-            confinement: Confinement::default(),
-        }
-        .spawn()
-        .map_err(fail("start"))?;
-        // The server reads at once. One that is dead already breaks the pipe: [`ready`](Self::ready) has its last words.
-        match control
-            .set_write_timeout(Some(config.deadline))
-            .and_then(|()| tell(&control, &config.entries, &listener))
-        {
-            Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
-                return Err(fail("tell")(error));
-            }
-            _ => {}
-        }
-        let control = control
-            .set_nonblocking(true)
-            .and_then(|()| UnixStream::from_std(control))
-            .map_err(fail("listen to"))?;
+        let launch = Launch::Serve {
+            entries: config.entries,
+            threads: THREADS,
+        };
+        let process = Process::spawn(&config.program, config.deadline, &launch, listener.as_fd())?;
+        // Not reaped yet, so that the name is its own; the descriptor stays with it afterwards.
+        let folder = openat(
+            CWD,
+            format!("/proc/{}", process.pid().unwrap_or_default()),
+            OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC,
+            Mode::empty(),
+        )
+        .map_err(|errno| fail("watch")(errno.into()))?;
         Ok(Self {
-            config,
-            child,
-            control,
+            process,
             vmm: Some(vmm),
-            stderr,
+            editor: ShareEditor::new(config.program, config.deadline, Arc::new(folder)),
         })
     }
 
@@ -155,48 +89,20 @@ impl ShareServer {
     /// # Errors
     /// [`ShareError::Entry`] names the entry at fault; the server is gone then.
     pub async fn ready(&mut self) -> Result<(), ShareError> {
-        let deadline = self.config.deadline;
-        let program = self.config.program.clone();
-        let answer = tokio::time::timeout(deadline, read_answer(&mut self.control)).await;
-        match answer {
-            Ok(Ok(Answer::Ready)) => Ok(()),
-            Ok(Ok(Answer::Failed(error))) => {
-                self.stop().await?;
-                Err(error.into())
-            }
-            // A reset: it has not read what it was told.
-            Ok(Err(source))
-                if matches!(
-                    source.kind(),
-                    io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset
-                ) =>
-            {
-                let exit = self.stop().await?;
-                Err(ShareError::Exited {
-                    exit,
-                    stderr: self.stderr(),
-                })
-            }
-            Ok(Err(source)) => Err(ShareError::System {
-                action: "listen to",
-                program,
-                source,
-            }),
-            Err(_elapsed) => {
-                self.stop().await?;
-                Err(ShareError::Silent {
-                    program,
-                    deadline,
-                    stderr: self.stderr(),
-                })
-            }
-        }
+        self.process.answer().await.map(drop)
+    }
+
+    /// What changes the share while the server runs; it can be used as soon as the server is
+    /// [`ready`](Self::ready).
+    #[must_use]
+    pub fn editor(&self) -> ShareEditor {
+        self.editor.clone()
     }
 
     /// The server's process id while it runs.
     #[must_use]
     pub fn pid(&self) -> Option<u32> {
-        self.child.pid()
+        self.process.pid()
     }
 
     /// Waits for the server's end. Cancel-safe; answers at once when called again.
@@ -204,9 +110,7 @@ impl ShareServer {
     /// # Errors
     /// When something else has reaped the process.
     pub async fn wait(&mut self) -> Result<Exit, ShareError> {
-        let exit = self.child.wait().await;
-        self.stderr.settle(LAST_WORDS).await;
-        exit.map_err(|source| self.system("wait for", source))
+        self.process.wait().await
     }
 
     /// Ends the server at once and reaps it.
@@ -214,33 +118,13 @@ impl ShareServer {
     /// # Errors
     /// When something else has reaped the process.
     pub async fn stop(&mut self) -> Result<Exit, ShareError> {
-        // A server that is about to end by itself tells more with its own exit than with our signal.
-        let own = tokio::time::timeout(Duration::from_millis(20), self.child.wait()).await;
-        let exit = match own {
-            Ok(exit) => exit,
-            Err(_elapsed) => self.child.kill().await,
-        };
-        self.stderr.settle(LAST_WORDS).await;
-        exit.map_err(|source| self.system("end", source))
+        self.process.stop().await
     }
 
     /// A line feed and the end of the server's stderr, or nothing.
     #[must_use]
     pub fn stderr(&self) -> String {
-        let text = self.stderr.printable();
-        if text.trim().is_empty() {
-            String::new()
-        } else {
-            format!("\n{}", text.trim_end())
-        }
-    }
-
-    fn system(&self, action: &'static str, source: io::Error) -> ShareError {
-        ShareError::System {
-            action,
-            program: self.config.program.clone(),
-            source,
-        }
+        self.process.stderr()
     }
 }
 
@@ -264,49 +148,4 @@ fn private_listener() -> io::Result<(OwnedFd, OwnedFd)> {
     connect(&client, &address)?;
     rustix::io::ioctl_fionbio(&client, false)?;
     Ok((listener, client))
-}
-
-/// Sends the launch message, with the listener riding on its first byte.
-fn tell(
-    control: &std::os::unix::net::UnixStream,
-    entries: &[Entry],
-    listener: &OwnedFd,
-) -> io::Result<()> {
-    let launch = Launch::Serve {
-        entries: entries.to_vec(),
-        threads: THREADS,
-    };
-    let body = serde_json::to_vec(&launch)?;
-    let length = u32::try_from(body.len())
-        .ok()
-        .filter(|&length| length as usize <= MESSAGE_LIMIT)
-        .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "too many share entries"))?;
-    let fds = [listener.as_fd()];
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
-    let mut ancillary = SendAncillaryBuffer::new(&mut space);
-    ancillary.push(SendAncillaryMessage::ScmRights(&fds));
-    let head = length.to_le_bytes();
-    let sent = sendmsg(
-        control,
-        &[IoSlice::new(&head)],
-        &mut ancillary,
-        SendFlags::NOSIGNAL,
-    )?;
-    if sent != head.len() {
-        return Err(io::ErrorKind::WriteZero.into());
-    }
-    io::Write::write_all(&mut &*control, &body)
-}
-
-async fn read_answer(control: &mut UnixStream) -> io::Result<Answer> {
-    let length = control.read_u32_le().await? as usize;
-    if length > MESSAGE_LIMIT {
-        return Err(io::Error::new(
-            io::ErrorKind::InvalidData,
-            "its answer is too long",
-        ));
-    }
-    let mut body = vec![0; length];
-    control.read_exact(&mut body).await?;
-    Ok(serde_json::from_slice(&body)?)
 }

@@ -3,13 +3,14 @@
 use std::sync::Arc;
 use std::sync::Mutex as Shared;
 use std::sync::PoisonError;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use cofferdam_protocol::{
     ContainerRequest, CreateContainerRequest, ExecProcessRequest, StartFailure,
     UpdateContainerRequest, start_failure,
 };
 use oci_spec::runtime::{LinuxResources, Process as ProcessSpec};
+use sandbox_share::Entry;
 use tokio::sync::Mutex;
 
 use crate::control::{Failure, FailureKind, ProcessEntry};
@@ -32,15 +33,42 @@ pub struct Container {
 struct Inner {
     guest: Arc<Guest>,
     id: ContainerId,
+    /// What the guest sees of the host for it.
+    entries: Vec<Entry>,
     init: Process,
     state: Shared<Lifecycle>,
     /// One change of state at a time.
     change: Mutex<()>,
     execs: AtomicU64,
+    deleted: AtomicBool,
 }
 
 impl Container {
     pub(super) async fn create(
+        guest: &Arc<Guest>,
+        id: &ContainerId,
+        spec: &GuestSpec,
+        stdio: Stdio,
+    ) -> Result<Self, SandboxError> {
+        guest.take_name(id)?;
+        let made = async {
+            guest.share().show(&spec.entries).await?;
+            let made = Self::make(guest, id, spec, stdio).await;
+            if made.is_err()
+                && let Err(error) = guest.share().hide(&spec.entries).await
+            {
+                tracing::warn!(%error, container = %id, "files are still shown to the guest");
+            }
+            made
+        }
+        .await;
+        if made.is_err() {
+            guest.free_name(id);
+        }
+        made
+    }
+
+    async fn make(
         guest: &Arc<Guest>,
         id: &ContainerId,
         spec: &GuestSpec,
@@ -67,10 +95,12 @@ impl Container {
             inner: Arc::new(Inner {
                 guest: Arc::clone(guest),
                 id: id.clone(),
+                entries: spec.entries.clone(),
                 init,
                 state: Shared::new(Lifecycle::Created),
                 change: Mutex::new(()),
                 execs: AtomicU64::new(0),
+                deleted: AtomicBool::new(false),
             }),
         })
     }
@@ -201,6 +231,40 @@ impl Container {
             .into());
         }
         self.inner.init.signal(signal, all).await
+    }
+
+    /// Kills what is left of it, frees its name, and takes from the guest what it had of the host's files. The same
+    /// name may be used again afterwards. Deleting it again does nothing.
+    ///
+    /// # Errors
+    /// What the agent refused; [`SandboxError::Share`] when the host's files cannot be taken back.
+    pub async fn delete(&self) -> Result<(), SandboxError> {
+        let _alone = self.inner.change.lock().await;
+        if self.inner.deleted.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        let guest = &self.inner.guest;
+        let request = self.request();
+        let deleted = guest
+            .call("deleting the container", async |agent, context| {
+                agent.delete_container(context, &request).await
+            })
+            .await;
+        match deleted {
+            Err(SandboxError::Gone { .. }) => {}
+            deleted => {
+                // Whatever the guest says: the host's files are no longer its.
+                let hidden = guest.share().hide(&self.inner.entries).await;
+                // With the machine everything of it is gone, whenever that went.
+                if !guest.is_gone() {
+                    deleted?;
+                    hidden?;
+                }
+            }
+        }
+        self.inner.deleted.store(true, Ordering::Relaxed);
+        guest.free_name(&self.inner.id);
+        Ok(())
     }
 
     /// Runs one more process in it.

@@ -1,8 +1,9 @@
 //! The agent of a running guest, as the host calls it.
 
+use std::collections::HashSet;
 use std::future::Future;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use backend_api::LinkIo;
@@ -14,7 +15,9 @@ use cofferdam_protocol::{
 };
 
 use crate::error::SandboxError;
+use crate::id::ContainerId;
 use crate::sandbox::machine::{Machine, reason_of};
+use crate::sandbox::share::SharedEntries;
 
 /// A call that takes longer has hung: the slowest (creating a container from a cold image under emulation) takes seconds.
 const CALL_DEADLINE: Duration = Duration::from_secs(120);
@@ -29,6 +32,8 @@ pub(crate) struct Guest {
     link: Link,
     agent: AgentClient,
     tokens: AtomicU64,
+    /// Names of containers that are there or on their way in or out.
+    names: Mutex<HashSet<ContainerId>>,
 }
 
 impl std::fmt::Debug for Guest {
@@ -88,6 +93,7 @@ impl Guest {
                     link,
                     agent,
                     tokens: AtomicU64::new(1),
+                    names: Mutex::default(),
                 }));
             }
             Ok(Err(reason)) => match machine.reason(PATIENCE).await {
@@ -107,6 +113,34 @@ impl Guest {
             reason,
             diagnostics: diagnostics.unwrap_or_default(),
         })
+    }
+
+    /// Takes a name for a container.
+    pub(crate) fn take_name(&self, id: &ContainerId) -> Result<(), SandboxError> {
+        if self.names().insert(id.clone()) {
+            Ok(())
+        } else {
+            Err(SandboxError::Taken(id.clone()))
+        }
+    }
+
+    /// Frees a name.
+    pub(crate) fn free_name(&self, id: &ContainerId) {
+        self.names().remove(id);
+    }
+
+    fn names(&self) -> MutexGuard<'_, HashSet<ContainerId>> {
+        self.names.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether its machine has ended.
+    pub(crate) fn is_gone(&self) -> bool {
+        self.machine.gone().borrow().is_some()
+    }
+
+    /// What the guest sees of the host.
+    pub(crate) fn share(&self) -> &SharedEntries {
+        self.machine.share()
     }
 
     /// One call of the agent; an error names the phase and, when the guest has died of it, how.

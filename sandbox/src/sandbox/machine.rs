@@ -11,6 +11,7 @@ use tokio::sync::{Mutex, watch};
 use crate::backend;
 use crate::config::Config;
 use crate::error::SandboxError;
+use crate::sandbox::share::SharedEntries;
 use crate::spec::Size;
 use crate::timeline;
 
@@ -29,6 +30,7 @@ pub(crate) struct Machine {
     stop: watch::Sender<bool>,
     gone: Gone,
     processes: Vec<u32>,
+    share: SharedEntries,
     task: Mutex<Option<tokio::task::JoinHandle<()>>>,
 }
 
@@ -43,7 +45,7 @@ impl Machine {
     ) -> Result<(Self, LinkIo), SandboxError> {
         let mut share = ShareServer::spawn(ShareConfig {
             program: config.file_server.clone(),
-            entries,
+            entries: entries.clone(),
             deadline: SHARE_DEADLINE,
         })?;
         timeline::mark("the file server is spawned", None);
@@ -77,6 +79,7 @@ impl Machine {
             return Err(error.into());
         }
         timeline::mark("the share is laid out", vm.pid());
+        let entries = SharedEntries::new(share.editor(), entries);
         let processes = vm.pid().into_iter().chain(share.pid()).collect();
         let (stop, stopping) = watch::channel(false);
         let (gone_sender, gone) = watch::channel(None);
@@ -86,6 +89,7 @@ impl Machine {
                 stop,
                 gone,
                 processes,
+                share: entries,
                 task: Mutex::new(Some(task)),
             },
             link,
@@ -107,6 +111,11 @@ impl Machine {
         &self.processes
     }
 
+    /// What the guest sees of the host.
+    pub(crate) fn share(&self) -> &SharedEntries {
+        &self.share
+    }
+
     /// How it went, with the last words of guest and VMM; waits a moment for them, then says that nothing is known.
     pub(crate) async fn reason(&self, patience: Duration) -> Option<String> {
         tokio::time::timeout(patience, reason_of(self.gone()))
@@ -114,9 +123,14 @@ impl Machine {
             .ok()
     }
 
+    /// Has both processes ended, without waiting for it.
+    pub(crate) fn end(&self) {
+        self.stop.send_replace(true);
+    }
+
     /// Ends both processes and reaps them.
     pub(crate) async fn stop(&self) {
-        self.stop.send_replace(true);
+        self.end();
         if let Some(task) = self.task.lock().await.take() {
             // It cannot be cancelled, and a panic in it has dropped (killed) what it held.
             let _ended = task.await;

@@ -5,11 +5,13 @@ mod guest;
 mod lifecycle;
 mod machine;
 mod process;
+mod share;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use sandbox_share::Entry;
+use tokio::sync::oneshot;
 
 pub use container::Container;
 pub use lifecycle::{Event, Lifecycle, WrongState};
@@ -36,8 +38,22 @@ pub struct SandboxOptions {
     pub hostname: String,
     /// Memory and processors.
     pub size: Size,
-    /// What the guest sees of the host: of all its containers.
+    /// What the guest sees of the host from the beginning. [`Sandbox::create`] shows what is missing; for the first
+    /// container it is faster to name its [`entries`](GuestSpec::entries) here.
     pub entries: Vec<Entry>,
+}
+
+impl SandboxOptions {
+    /// A sandbox that shows nothing yet.
+    #[must_use]
+    pub fn new(name: impl Into<String>, hostname: impl Into<String>, size: Size) -> Self {
+        Self {
+            name: name.into(),
+            hostname: hostname.into(),
+            size,
+            entries: Vec::new(),
+        }
+    }
 }
 
 /// A running virtual machine whose agent has answered. Dropping it ends it.
@@ -82,17 +98,36 @@ impl Sandbox {
         Ok(Self { machine, guest })
     }
 
-    /// Makes a container, as far as its process waiting to be started. Its [`Entry`]s have to be among the sandbox's.
+    /// Shows the guest what the container needs of the host's files, and makes the container, as far as its process
+    /// waiting to be started. After an error, or when this is given up half way, nothing of it is left.
     ///
     /// # Errors
-    /// [`SandboxError::Process`] when its command cannot be run; what the agent refused.
+    /// [`SandboxError::Taken`] when there is a container of that name; [`SandboxError::Share`] when files cannot be
+    /// shown; [`SandboxError::Process`] when its command cannot be run; what the agent refused.
     pub async fn create(
         &self,
         id: &ContainerId,
         spec: &GuestSpec,
         stdio: Stdio,
     ) -> Result<Container, SandboxError> {
-        Container::create(&self.guest, id, spec, stdio).await
+        let (guest, id, spec) = (Arc::clone(&self.guest), id.clone(), spec.clone());
+        let (sender, made) = oneshot::channel();
+        // On its own: what is begun has to be undone, also when nobody waits any more.
+        tokio::spawn(async move {
+            let container = Container::create(&guest, &id, &spec, stdio).await;
+            if let Err(Ok(unwanted)) = sender.send(container)
+                && let Err(error) = unwanted.delete().await
+            {
+                tracing::warn!(%error, container = %id, "unwanted container not deleted");
+            }
+        });
+        match made.await {
+            Ok(container) => container,
+            Err(_) => Err(SandboxError::Gone {
+                phase: "creating the container",
+                reason: "its task ended early".to_owned(),
+            }),
+        }
     }
 
     /// Pids of its VMM and its file server on the host.
@@ -124,5 +159,12 @@ impl Sandbox {
     /// Ends it at once, whatever it holds.
     pub async fn kill(&self) {
         self.machine.stop().await;
+    }
+}
+
+impl Drop for Sandbox {
+    fn drop(&mut self) {
+        // Containers that outlive it would keep the machine otherwise.
+        self.machine.end();
     }
 }

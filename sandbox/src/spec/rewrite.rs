@@ -28,7 +28,7 @@ pub enum Rootfs {
 }
 
 /// What a spec becomes.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct GuestSpec {
     /// For the agent.
     pub spec: Spec,

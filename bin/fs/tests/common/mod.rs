@@ -6,9 +6,9 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use backend_api::conformance::{PATIENCE, guest};
-use backend_api::{Accelerator, Backend, Privileges, Share, VmConfig};
+use backend_api::{Accelerator, Backend, Privileges, Share, Vm, VmConfig};
 use backend_qemu::{QemuBackend, QemuConfig};
-use sandbox_share::{Entry, EntryKind, ShareConfig, ShareServer};
+use sandbox_share::{Entry, EntryKind, ShareConfig, ShareEditor, ShareServer};
 use tokio::time::timeout;
 
 /// Why tests with a guest can't run here, printed; true when they can.
@@ -47,6 +47,40 @@ pub fn bind(path: &str, source: &Path, readonly: bool) -> Entry {
 
 /// Boots a guest with these entries mounted on `/mnt`, has it run the script, and returns what the script wrote.
 pub async fn run(name: &str, entries: Vec<Entry>, script: &str) -> String {
+    run_with(name, entries, script, async |_, _| {}).await
+}
+
+/// A guest's console while the guest runs.
+pub struct Console<'a>(&'a dyn Vm);
+
+impl Console<'_> {
+    /// Waits until the guest has written this line.
+    pub async fn shows(&self, line: &str) {
+        let line = format!("{line}\n");
+        let shown = timeout(PATIENCE, async {
+            while !self
+                .0
+                .diagnostics()
+                .console
+                .replace('\r', "")
+                .contains(&line)
+            {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        });
+        if shown.await.is_err() {
+            panic!("no {line:?} came{}", self.0.diagnostics());
+        }
+    }
+}
+
+/// As [`run`]; meanwhile `change` works on the share.
+pub async fn run_with(
+    name: &str,
+    entries: Vec<Entry>,
+    script: &str,
+    change: impl AsyncFnOnce(ShareEditor, Console<'_>),
+) -> String {
     let job = format!(
         "b=/bin/busybox\n$b mount -t virtiofs cofferdam /mnt || exit\ncd /mnt\n{script}\necho job-done\n"
     );
@@ -79,15 +113,9 @@ pub async fn run(name: &str, entries: Vec<Entry>, script: &str) -> String {
     let (booted, ready) = tokio::join!(vm.boot(), server.ready());
     ready.unwrap_or_else(|error| panic!("serves: {error}"));
     let _link = booted.unwrap_or_else(|error| panic!("boots: {error}"));
-    let done = timeout(PATIENCE, async {
-        while !vm.diagnostics().console.contains("job-done\n") {
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-    });
-    let console = match done.await {
-        Ok(()) => vm.diagnostics().console,
-        Err(_elapsed) => panic!("the job did not end{}{}", vm.diagnostics(), server.stderr()),
-    };
+    change(server.editor(), Console(vm.as_ref())).await;
+    Console(vm.as_ref()).shows("job-done").await;
+    let console = vm.diagnostics().console;
     vm.stop().await.expect("stops");
     let exit = timeout(PATIENCE, server.wait())
         .await
