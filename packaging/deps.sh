@@ -11,6 +11,7 @@ run='
 qemu-system-x86     qemu-system-x86_64
 '
 build='
+apparmor            apparmor_parser
 bc                  bc
 binutils            strip
 bison               bison
@@ -40,6 +41,7 @@ procps              ps
 runc                runc
 strace              strace
 util-linux          unshare
+bsdutils            script
 zstd                zstd
 '
 

@@ -23,32 +23,41 @@ else
 	etc=$prefix/etc/cofferdam
 fi
 
-files='
-0755 bin/cofferdam
-0755 bin/containerd-shim-cofferdam-v2
-0755 libexec/cofferdam/cofferdam-fs
-0644 lib/cofferdam/vmlinux
-0644 lib/cofferdam/initramfs.cpio
-'
+source=$(dirname "$0")/..
 
+files="
+0755 bin/cofferdam $prepared/bin/cofferdam
+0755 bin/containerd-shim-cofferdam-v2 $prepared/bin/containerd-shim-cofferdam-v2
+0755 libexec/cofferdam/cofferdam-fs $prepared/libexec/cofferdam/cofferdam-fs
+0644 lib/cofferdam/vmlinux $prepared/lib/cofferdam/vmlinux
+0644 lib/cofferdam/initramfs.cpio $prepared/lib/cofferdam/initramfs.cpio
+0644 share/bash-completion/completions/cofferdam $source/packaging/completions/cofferdam.bash
+0644 share/fish/vendor_completions.d/cofferdam.fish $source/packaging/completions/cofferdam.fish
+0644 share/zsh/site-functions/_cofferdam $source/packaging/completions/_cofferdam
+"
+
+# Each line: mode, path below PREFIX, and the file that goes there.
 list() {
-	echo "$files" | while read -r mode file; do
-		[ -z "$file" ] || echo "$mode $file"
+	echo "$files" | while read -r mode file from; do
+		[ -z "$file" ] || echo "$mode $file $from"
+	done
+	for page in "$source"/docs/man/*.1; do
+		echo "0644 share/man/man1/${page##*/} $page"
 	done
 }
 
 case $action in
 install)
-	list | while read -r _ file; do
-		if [ ! -f "$prepared/$file" ]; then
-			echo "$prepared/$file is missing: run \`make build\` first" >&2
+	list | while read -r _ _ from; do
+		if [ ! -f "$from" ]; then
+			echo "$from is missing: run \`make build\` first" >&2
 			exit 1
 		fi
 	done
-	list | while read -r mode file; do
+	list | while read -r mode file from; do
 		# A new file under the old name: a program that runs keeps the file it started from.
 		target=$destination$prefix/$file
-		install -D -m "$mode" "$prepared/$file" "$target.new"
+		install -D -m "$mode" "$from" "$target.new"
 		mv -f "$target.new" "$target"
 	done
 	config=$destination$etc/config.toml
@@ -61,7 +70,7 @@ install)
 	echo "installed in $destination$prefix"
 	;;
 uninstall)
-	list | while read -r _ file; do
+	list | while read -r _ file _; do
 		rm -f "$destination$prefix/$file"
 	done
 	config=$destination$etc/config.toml

@@ -28,6 +28,9 @@ pub const SHARE_TAG: &str = "cofferdam";
 /// Where the agent mounts the shared folder.
 pub const SHARE_MOUNT: &str = "/run/cofferdam/share";
 
+/// The AppArmor profile that the guest image brings. The agent loads it when a process is to have it.
+pub const APPARMOR_PROFILE: &str = "cofferdam-default";
+
 /// Word on the kernel command line that makes PID 1 print [`PROBE_OK`] and restart at once.
 pub const PROBE_FLAG: &str = "cofferdam.probe";
 

@@ -9,6 +9,7 @@ mod docs;
 mod images;
 mod initramfs;
 mod kernel;
+mod mirror;
 mod places;
 mod policy;
 mod prefix;

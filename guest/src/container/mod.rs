@@ -11,6 +11,7 @@
 //!
 //! One operation per file. Operations on one container happen one after the other.
 
+mod apparmor;
 mod copy_up;
 mod create;
 mod delete;

@@ -12,8 +12,8 @@ use oci_spec::runtime::{
     LinuxSeccompAction, Process, Spec,
 };
 
-use super::ContainerError;
 use super::paths::{has_namespace, source_of};
+use super::{ContainerError, apparmor};
 use crate::cgroup::Cgroup;
 use crate::helper::home_in;
 
@@ -70,13 +70,7 @@ pub(super) fn prepare_process(process: &mut Process) -> Result<(), ContainerErro
     if process.no_new_privileges() == Some(false) {
         process.set_no_new_privileges(None);
     }
-    if process
-        .apparmor_profile()
-        .as_ref()
-        .is_some_and(String::is_empty)
-    {
-        process.set_apparmor_profile(None);
-    }
+    apparmor::prepare(process)?;
     // Without a list libcontainer leaves every capability; runc leaves none.
     let mut capabilities = process.capabilities().clone().unwrap_or_else(none);
     for (set, is_missing) in [

@@ -41,6 +41,7 @@ struct Needed {
     kernel: PathBuf,
     agent: PathBuf,
     busybox: PathBuf,
+    profile: PathBuf,
 }
 
 impl Needed {
@@ -65,8 +66,14 @@ impl Needed {
             kernel,
             agent,
             busybox: "/bin/busybox".into(),
+            profile: static_target.join("guest/cofferdam-default.apparmor"),
         };
-        for path in [&needed.kernel, &needed.agent, &needed.busybox] {
+        for path in [
+            &needed.kernel,
+            &needed.agent,
+            &needed.busybox,
+            &needed.profile,
+        ] {
             if !path.exists() {
                 return Err(format!("{} does not exist", path.display()));
             }
@@ -198,9 +205,11 @@ fn console(folder: &Path) -> String {
 
 fn archive(needed: &Needed) -> Vec<u8> {
     let mut archive = Archive::default();
-    for name in ["dev", "proc", "sys", "run", "tmp"] {
+    for name in ["dev", "etc", "proc", "sys", "run", "tmp"] {
         archive.folder(name);
     }
+    let profile = fs::read(&needed.profile).expect("the profile");
+    archive.file("etc/cofferdam-default.apparmor", 0o600, &profile);
     archive.character_device("dev/console", (5, 1));
     archive.file("init", 0o755, &fs::read(&needed.agent).expect("the agent"));
     let root = ROOTFS.trim_start_matches('/');

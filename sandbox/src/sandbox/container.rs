@@ -19,7 +19,7 @@ use crate::id::ContainerId;
 use crate::sandbox::guest::Guest;
 use crate::sandbox::lifecycle::{Event, Lifecycle, WrongState};
 use crate::sandbox::process::{Process, Streams};
-use crate::spec::GuestSpec;
+use crate::spec::{GuestSpec, translate_apparmor};
 use crate::state::{ExitStatus, Status};
 use crate::stdio::Stdio;
 
@@ -285,7 +285,9 @@ impl Container {
         let mut request = ExecProcessRequest::new();
         request.container_id = self.inner.id.to_string();
         request.exec_id = format!("exec-{}", self.inner.execs.fetch_add(1, Ordering::Relaxed));
-        request.process = json(process)?;
+        let mut inside = process.clone();
+        translate_apparmor(&mut inside);
+        request.process = json(&inside)?;
         request.stdio = Some(streams.tokens()).into();
         let answer = self
             .inner

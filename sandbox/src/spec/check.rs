@@ -7,6 +7,8 @@ use std::path::{Path, PathBuf};
 
 use oci_spec::runtime::{Linux, LinuxNamespaceType, LinuxSeccompAction, Mount, Process, Spec};
 
+use super::apparmor;
+
 /// Why a container of this spec cannot be made.
 #[derive(Debug, thiserror::Error)]
 pub enum SpecError {
@@ -137,19 +139,21 @@ pub fn check_process(process: &Process) -> Result<(), SpecError> {
             process.cwd()
         )));
     }
-    for (name, label) in [
-        ("process.selinuxLabel", process.selinux_label()),
-        ("process.apparmorProfile", process.apparmor_profile()),
-    ] {
-        if let Some(label) = label
-            .as_deref()
-            .filter(|label| !label.is_empty() && *label != "unconfined")
-        {
-            return Err(unsupported(
-                format!("{name} {label:?}"),
-                "profiles of the host are not loaded into guests; use `unconfined`, the virtual machine is the wall",
-            ));
-        }
+    if let Some(label) = process
+        .selinux_label()
+        .as_deref()
+        .filter(|label| !label.is_empty())
+    {
+        return Err(unsupported(
+            format!("process.selinuxLabel {label:?}"),
+            "the guest has no SELinux policy; use `label=disable`, the virtual machine is the wall",
+        ));
+    }
+    if let Some(profile) = apparmor::unknown(process) {
+        return Err(unsupported(
+            format!("process.apparmorProfile {profile:?}"),
+            "profiles of the host are not loaded into guests; use the engine's default profile or `unconfined`",
+        ));
     }
     let mut seen = Vec::new();
     for limit in process.rlimits().iter().flatten() {

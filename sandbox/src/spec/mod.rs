@@ -1,5 +1,6 @@
 //! From an OCI bundle to what the guest is asked for: read, refuse, rewrite, size.
 
+mod apparmor;
 mod check;
 mod load;
 mod rewrite;
@@ -7,6 +8,7 @@ mod size;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use apparmor::translate as translate_apparmor;
 pub use check::{SpecError, check, check_process};
 pub use load::{LoadError, load};
 pub use rewrite::{GuestSpec, Rootfs, rewrite};

@@ -7,6 +7,7 @@ use oci_spec::runtime::{HooksBuilder, LinuxNamespace, LinuxNamespaceType, Spec};
 use sandbox_share::{Entry, EntryKind};
 
 use crate::id::ContainerId;
+use crate::spec::apparmor;
 use crate::spec::check::{SpecError, guest_device, is_bind};
 
 /// Where a container's root file system comes from.
@@ -96,6 +97,9 @@ pub fn rewrite(
     }
     spec.set_mounts(Some(mounts));
 
+    if let Some(process) = spec.process_mut() {
+        apparmor::translate(process);
+    }
     if let Some(hooks) = spec.hooks().clone() {
         let inside = hooks
             .start_container()

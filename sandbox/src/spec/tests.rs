@@ -67,11 +67,7 @@ fn what_cannot_be_is_refused_by_name() {
         ("/process", Value::Null, "process"),
         ("/process/args", json!([]), "args"),
         ("/process/cwd", json!("tmp"), "cwd"),
-        (
-            "/process/apparmorProfile",
-            json!("docker-default"),
-            "docker-default",
-        ),
+        ("/process/apparmorProfile", json!("my-nginx"), "my-nginx"),
         (
             "/process/rlimits",
             json!([{ "type": "RLIMIT_CORE", "soft": 2, "hard": 1 }]),

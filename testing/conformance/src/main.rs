@@ -78,7 +78,12 @@ pub struct Options {
 }
 
 fn main() -> ExitCode {
-    match dispatch(&Options::parse()) {
+    let mut options = Options::parse();
+    // Cases run it from folders of their own.
+    if let Some(runtime) = options.runtime.take() {
+        options.runtime = Some(whole(runtime));
+    }
+    match dispatch(&options) {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
         Err(error) => {
@@ -86,6 +91,14 @@ fn main() -> ExitCode {
             ExitCode::from(2)
         }
     }
+}
+
+/// A path that works from any folder; a plain name is looked up in PATH.
+fn whole(runtime: PathBuf) -> PathBuf {
+    if runtime.components().count() == 1 {
+        return runtime;
+    }
+    std::path::absolute(&runtime).unwrap_or(runtime)
 }
 
 fn dispatch(options: &Options) -> Result<bool> {

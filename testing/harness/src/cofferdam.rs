@@ -100,6 +100,12 @@ impl Cofferdam {
         self.folder.path().join("config.toml")
     }
 
+    /// Where everything was built.
+    #[must_use]
+    pub fn prefix(&self) -> &Path {
+        self.prefix.path()
+    }
+
     /// The command's program.
     #[must_use]
     pub fn program(&self) -> PathBuf {

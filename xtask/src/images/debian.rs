@@ -1,7 +1,6 @@
 //! The Debian image: what debootstrap makes of the smallest variant.
 
 use std::collections::HashMap;
-use std::env;
 use std::fs::{self, Metadata};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
@@ -11,6 +10,7 @@ use anyhow::{Context, Result, bail};
 
 use crate::command;
 use crate::digest::Inputs;
+use crate::mirror;
 use crate::store::Store;
 
 use super::archive::{Image, write};
@@ -20,7 +20,6 @@ use super::layer::{Layer, Owner};
 const RECIPE: &str = "1";
 
 const SUITE: &str = "bookworm";
-const MIRROR: &str = "http://deb.debian.org/debian";
 
 /// What differs from one run to the next, or is of no use in an image.
 const LEFT_OUT: [&str; 8] = [
@@ -55,13 +54,12 @@ pub fn find_or_build(store: &Store) -> Result<PathBuf> {
     fs::create_dir(&finished).with_context(|| format!("create {}", finished.display()))?;
 
     eprintln!("making a minimal Debian with debootstrap (about a minute)");
-    let mirror = env::var("COFFERDAM_DEBIAN_MIRROR").unwrap_or_else(|_| MIRROR.to_owned());
     let log = stage.path().join("debootstrap.log");
     let made = command::output(
         Command::new("debootstrap")
             .args(["--variant=minbase", SUITE])
             .arg(&root)
-            .arg(mirror),
+            .arg(mirror::debian()),
     );
     if let Err(error) = made {
         let inner = root.join("debootstrap/debootstrap.log");

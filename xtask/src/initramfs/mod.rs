@@ -1,5 +1,6 @@
-//! The initial RAM disk: the agent, statically linked, as the only program of the guest.
+//! The initial RAM disk: the agent, statically linked, as the only program of the guest, and its AppArmor profile.
 
+mod apparmor;
 mod cpio;
 
 use std::fs;
@@ -21,8 +22,8 @@ const PROFILE: &str = "guest";
 /// when the processor is emulated.
 const FLAGS: &str = "-C target-feature=+crt-static -C relocation-model=static";
 
-/// Folders that the agent mounts on.
-const DIRECTORIES: [&str; 5] = ["dev", "proc", "sys", "run", "tmp"];
+/// Folders that the agent mounts on, and that of the profile.
+const DIRECTORIES: [&str; 6] = ["dev", "etc", "proc", "sys", "run", "tmp"];
 
 /// Builds the agent and puts the RAM disk into the prefix.
 pub fn install(places: &Places) -> Result<()> {
@@ -47,7 +48,15 @@ pub fn install(places: &Places) -> Result<()> {
         bail!("{} is not statically linked", path.display());
     }
     let target = places.guest_files().join("initramfs.cpio");
-    prefix::place_bytes(&pack(&agent)?, &target, 0o644)?;
+    let profile = apparmor::compile(&places.root)?;
+    // The guest's own tests pack an image of their own.
+    let beside = places
+        .target
+        .join(TARGET)
+        .join(PROFILE)
+        .join(apparmor::FILE);
+    prefix::place_bytes(&profile, &beside, 0o644)?;
+    prefix::place_bytes(&pack(&agent, &profile)?, &target, 0o644)?;
     println!(
         "guest image: {} ({} KiB)",
         target.display(),
@@ -56,7 +65,7 @@ pub fn install(places: &Places) -> Result<()> {
     Ok(())
 }
 
-fn pack(agent: &[u8]) -> Result<Vec<u8>> {
+fn pack(agent: &[u8], profile: &[u8]) -> Result<Vec<u8>> {
     let mut archive = Archive::default();
     for directory in DIRECTORIES {
         archive.directory(directory, 0o755)?;
@@ -64,5 +73,6 @@ fn pack(agent: &[u8]) -> Result<Vec<u8>> {
     // The kernel opens it for PID 1 before anything is mounted.
     archive.character_device("dev/console", 0o600, (5, 1))?;
     archive.file("init", 0o755, agent)?;
+    archive.file(&format!("etc/{}", apparmor::FILE), 0o600, profile)?;
     Ok(archive.finish()?)
 }

@@ -3,7 +3,6 @@
 //! The suite is read with its own sources list and its own list folder, so that the machine's
 //! package sources stay as they are. apt checks the archive's signature and the package's digest.
 
-use std::env;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -13,11 +12,11 @@ use serde::{Deserialize, Serialize};
 
 use crate::command;
 use crate::digest;
+use crate::mirror;
 use crate::store::{Locked, Store};
 
 const PACKAGE: &str = "linux-source-6.12";
 const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
-const MIRROR: &str = "http://deb.debian.org/debian";
 
 /// Suites that carry the package, the preferred one first.
 const SUITES: [&str; 2] = ["bookworm-backports", "trixie"];
@@ -206,7 +205,7 @@ impl Archive {
             fs::create_dir_all(&directory)
                 .with_context(|| format!("create {}", directory.display()))?;
         }
-        let mirror = env::var("COFFERDAM_DEBIAN_MIRROR").unwrap_or_else(|_| MIRROR.to_owned());
+        let mirror = mirror::debian();
         fs::write(
             &archive.list,
             format!("deb [signed-by={KEYRING}] {mirror} {suite} main\n"),

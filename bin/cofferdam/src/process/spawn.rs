@@ -3,6 +3,7 @@
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
+use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
@@ -13,9 +14,18 @@ use crate::context::Context;
 /// The running program, also when its file was replaced.
 const OURSELVES: &str = "/proc/self/exe";
 
+/// As process lists call it.
+const NAME: &str = "cofferdam";
+
+fn ourselves() -> Command {
+    let mut command = Command::new(OURSELVES);
+    command.arg0(NAME);
+    command
+}
+
 /// Starts a driver with its end of the socket to us.
 pub fn driver(context: &Context, id: &str, socket: UnixStream) -> io::Result<Child> {
-    let mut command = Command::new(OURSELVES);
+    let mut command = ourselves();
     command.args(["driver", "--id", id]);
     if let Some(log) = &context.log {
         command
@@ -43,7 +53,7 @@ pub fn proxy(
     remove_from: Option<&Path>,
     rootfs: Option<&Path>,
 ) -> io::Result<Child> {
-    let mut command = Command::new(OURSELVES);
+    let mut command = ourselves();
     command.args(["proxy", "--id", id]);
     if terminal.is_some() {
         command.arg("--terminal");
@@ -62,9 +72,11 @@ pub fn proxy(
         .spawn()
 }
 
-/// Takes the socket from stdin, and closes every descriptor beyond stdio that came along: they belong to a caller who
+/// Takes our name and the socket from stdin, and closes every descriptor beyond stdio that came along: they belong to a caller who
 /// waits for their ends.
 pub fn adopt_socket() -> Result<UnixStream> {
+    // The kernel has called us by the file's name, which is "exe".
+    rustix::thread::set_name(c"cofferdam").context("cannot set our name")?;
     for number in inherited().context("cannot list our descriptors")? {
         // Gone already: the one that listed them.
         let _gone = nix::unistd::close(number);

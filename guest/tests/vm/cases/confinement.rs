@@ -71,6 +71,69 @@ async fn the_filter_holds_in_every_process() {
 }
 
 #[tokio::test]
+async fn the_default_profile_forbids_what_capabilities_would_allow() {
+    let machine = machine!();
+    // The first line fails without the profile's denials, the second shows that little else is forbidden.
+    let text = "cat /proc/self/attr/current; \
+                mkdir -p /tmp/m && mount -t tmpfs none /tmp/m && echo mounted; \
+                umount /dev/shm && echo unmounted; \
+                echo 1 > /proc/sys/vm/overcommit_memory && echo set; \
+                echo box2 > /proc/sys/kernel/hostname && echo named; \
+                echo x > /tmp/file && kill -0 $$ && echo fine";
+    let mut spec = script(text);
+    for set in ["bounding", "effective", "permitted"] {
+        spec["process"]["capabilities"][set] = json!(["CAP_SYS_ADMIN"]);
+    }
+    spec["linux"]["readonlyPaths"] = json!([]);
+    for no_new_privs in [false, true] {
+        spec["process"]["noNewPrivileges"] = json!(no_new_privs);
+        spec["process"]["apparmorProfile"] = json!("cofferdam-default");
+        for done in both(&machine, &spec).await {
+            assert_eq!(
+                done.stdout, "cofferdam-default (enforce)\nnamed\nfine\n",
+                "{done:?}"
+            );
+        }
+        spec["process"]["apparmorProfile"] = json!("");
+        for done in both(&machine, &spec).await {
+            assert_eq!(
+                done.stdout, "unconfined\nmounted\nunmounted\nset\nnamed\nfine\n",
+                "{done:?}"
+            );
+        }
+    }
+    spec["process"]["apparmorProfile"] = json!("my-nginx");
+    let refused = machine.try_create("x", &spec).await.err().expect("refused");
+    assert!(refused.to_string().contains("apparmorProfile"), "{refused}");
+}
+
+/// A filter that is longer than the kernel takes (BPF_MAXINSNS).
+#[tokio::test]
+async fn a_filter_that_cannot_be_loaded_fails_the_start() {
+    let machine = machine!();
+    let rules: Vec<Value> = (0..3000_u64)
+        .map(|value| {
+            json!({ "names": ["personality"], "action": "SCMP_ACT_ERRNO",
+                    "args": [{ "index": 0, "value": value * 0x1_0000_0001_u64, "op": "SCMP_CMP_EQ" }] })
+        })
+        .collect();
+    for no_new_privs in [false, true] {
+        let mut spec = script("echo ran without a filter");
+        spec["process"]["noNewPrivileges"] = json!(no_new_privs);
+        spec["linux"]["seccomp"] = json!({
+            "defaultAction": "SCMP_ACT_ALLOW",
+            "architectures": ["SCMP_ARCH_X86_64"],
+            "syscalls": rules,
+        });
+        let failure = machine.run("long", &spec).await.expect_err("refused");
+        assert!(
+            failure.message.contains("seccomp"),
+            "{no_new_privs}: {failure:?}"
+        );
+    }
+}
+
+#[tokio::test]
 async fn users_and_capabilities_are_those_of_the_spec() {
     let machine = machine!();
     for done in both(&machine, &script(STATUS)).await {

@@ -2,6 +2,7 @@
 
 mod background;
 mod images;
+mod install;
 mod kills;
 mod run;
 
