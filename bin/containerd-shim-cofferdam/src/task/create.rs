@@ -1,7 +1,7 @@
 //! Making a task: from a bundle to a container that waits to be started.
 
 use std::collections::HashMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
 use containerd_shim_protos::api::CreateTaskRequest;
@@ -9,9 +9,9 @@ use containerd_shim_protos::events::task::{TaskCreate, TaskIO};
 use containerd_shim_protos::protobuf::MessageField;
 use containerd_shim_protos::topics::TASK_CREATE_EVENT_TOPIC;
 use containerd_shim_protos::ttrpc::{self, Code};
-use oci_spec::runtime::{LinuxNamespaceType, Spec};
+use oci_spec::runtime::Spec;
 use sandbox::config::Config;
-use sandbox::spec::{self, GuestSpec, Size};
+use sandbox::spec::{self, GuestSpec, Neighbours, Size};
 use sandbox::{Container, ContainerId, SandboxError, SandboxOptions};
 use tokio::sync::watch;
 
@@ -22,6 +22,7 @@ use crate::stdio::{Names, Owner};
 use crate::task::container::{self, Body, Task};
 use crate::task::machine::Machine;
 use crate::task::pause::Pause;
+use crate::task::pod::Pod;
 use crate::task::{Shim, hooks};
 
 /// Annotations that tell a pod's sandbox from its containers: containerd's and CRI-O's.
@@ -58,7 +59,7 @@ pub async fn create(shim: &Arc<Shim>, request: CreateTaskRequest) -> ttrpc::Resu
     }
     let reserved = shim.reserve(&request.id)?;
     let config = options::config(request.options.as_ref())?;
-    let new = New::read(shim, &request, config)?;
+    let new = New::read(shim, &request, config).await?;
     let task = Arc::new(new.make(shim).await?);
     let pid = task.pid();
     let mut event = TaskCreate::new();
@@ -94,20 +95,17 @@ struct New {
     mounted: Option<Mounted>,
     /// The pod's, for a member.
     machine: Option<Arc<Machine>>,
+    neighbours: Neighbours,
 }
 
 impl New {
     /// Reads the bundle and refuses what cannot be done.
-    fn read(shim: &Shim, request: &CreateTaskRequest, config: Config) -> ttrpc::Result<Self> {
+    async fn read(shim: &Shim, request: &CreateTaskRequest, config: Config) -> ttrpc::Result<Self> {
         let wrong = |error: SandboxError| status::failed("create", &error);
         let id = ContainerId::new(&request.id).map_err(|error| wrong(error.into()))?;
         let bundle = PathBuf::from(&request.bundle);
         let mut spec = spec::load(&bundle).map_err(|error| wrong(error.into()))?;
         let kind = kind(spec.annotations().as_ref());
-        let machine = match kind {
-            Kind::Member => Some(shim.pod()?),
-            Kind::Single | Kind::Sandbox => None,
-        };
         let source = rootfs::prepare(&request.rootfs, &bundle)
             .map_err(|error| refuse(Code::INVALID_ARGUMENT, format!("{error:#}")))?;
         if let Some(path) = source.path {
@@ -118,10 +116,15 @@ impl New {
         if let Some(process) = spec.process_mut() {
             process.set_terminal(Some(request.terminal));
         }
-        if let Some(machine) = &machine {
-            join(&mut spec, machine.pid);
-        }
-        spec::check(&spec, &bundle).map_err(|error| wrong(error.into()))?;
+        let (machine, neighbours) = match kind {
+            Kind::Member => {
+                let pod = shim.pod()?;
+                let neighbours = pod.neighbours(&spec).await.map_err(wrong)?;
+                (Some(Arc::clone(&pod.machine)), neighbours)
+            }
+            Kind::Single | Kind::Sandbox => (None, Neighbours::default()),
+        };
+        spec::check_with(&spec, &bundle, &neighbours).map_err(|error| wrong(error.into()))?;
         Ok(Self {
             id,
             bundle,
@@ -137,6 +140,7 @@ impl New {
             rootfs: source.rootfs,
             mounted: source.mounted,
             machine,
+            neighbours,
         })
     }
 
@@ -144,7 +148,19 @@ impl New {
         let (machine, body) = match self.kind {
             Kind::Sandbox => {
                 let machine = Arc::new(self.boot(None).await?);
-                shim.set_pod(Some(Arc::clone(&machine)));
+                let pod = Pod {
+                    machine: Arc::clone(&machine),
+                    id: self.id.clone(),
+                    spec: self.spec.clone(),
+                    bundle: self.bundle.clone(),
+                    rootfs: self.rootfs.clone(),
+                    holder: tokio::sync::Mutex::new(None),
+                };
+                if let Err(error) = pod.set_sysctls().await {
+                    machine.sandbox.kill().await;
+                    return Err(status::failed("create", &error));
+                }
+                shim.set_pod(Some(Arc::new(pod)));
                 (machine, Body::Pause(Pause::default()))
             }
             Kind::Single | Kind::Member => {
@@ -176,7 +192,8 @@ impl New {
         // Before the machine: who waits for the other side of a FIFO need not wait for it.
         let stdio = self.names.open(owner).await;
         let stdio = stdio.map_err(|error| failed(container::stdio(error)))?;
-        let guest = spec::rewrite(&self.id, &self.spec, &self.bundle, &self.rootfs)
+        let (id, neighbours) = (&self.id, &self.neighbours);
+        let guest = spec::rewrite_with(id, &self.spec, &self.bundle, &self.rootfs, neighbours)
             .map_err(|error| failed(error.into()))?;
         let machine = match &self.machine {
             Some(machine) => Arc::clone(machine),
@@ -248,27 +265,6 @@ fn pod_size(spec: &Spec, config: &Config) -> Size {
     spec::size(&sized, config)
 }
 
-/// Namespaces of the pod's sandbox are named by its pid. In the guest they are the pod's.
-fn join(spec: &mut Spec, pid: u32) {
-    let own = format!("/proc/{pid}/ns");
-    let Some(namespaces) = spec
-        .linux_mut()
-        .as_mut()
-        .and_then(|linux| linux.namespaces_mut().as_mut())
-    else {
-        return;
-    };
-    for namespace in namespaces {
-        let of_pod = namespace
-            .path()
-            .as_ref()
-            .is_some_and(|path| path.parent() == Some(Path::new(&own)));
-        if of_pod && namespace.typ() != LinuxNamespaceType::Pid {
-            namespace.set_path(None);
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -308,25 +304,5 @@ mod tests {
         let size = pod_size(&limited, &config);
         assert_eq!(size.vcpus, 3);
         assert_eq!(size.memory, (1024 + config.memory_overhead_mib) << 20);
-    }
-
-    #[test]
-    fn only_the_pods_own_namespaces_are_joined() {
-        let mut spec = spec(
-            r#"{"ociVersion":"1.0.2","linux":{"namespaces":[
-                {"type":"ipc","path":"/proc/42/ns/ipc"},{"type":"uts","path":"/proc/43/ns/uts"},{"type":"pid"}]}}"#,
-        );
-        join(&mut spec, 42);
-        let paths: Vec<_> = spec
-            .linux()
-            .as_ref()
-            .unwrap()
-            .namespaces()
-            .as_ref()
-            .unwrap()
-            .iter()
-            .map(|namespace| namespace.path().is_some())
-            .collect();
-        assert_eq!(paths, [false, true, false]);
     }
 }

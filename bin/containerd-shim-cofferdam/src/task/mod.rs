@@ -11,6 +11,7 @@ mod machine;
 mod metrics;
 mod metrics_v2;
 mod pause;
+mod pod;
 mod service;
 mod shim;
 mod usage;

@@ -1,4 +1,4 @@
-//! What a shim holds: tasks, and the machine of its pod.
+//! What a shim holds: tasks, and the pod that they are of.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -14,6 +14,7 @@ use tokio::sync::watch;
 use crate::events::Publisher;
 use crate::status::{self, refuse};
 use crate::task::machine::Machine;
+use crate::task::pod::Pod;
 use crate::task::{Exited, Task};
 
 const KILL: u8 = 9;
@@ -30,7 +31,7 @@ pub struct Shim {
     pub(super) namespace: String,
     pub(super) publisher: Publisher,
     tasks: Mutex<HashMap<String, Entry>>,
-    pod: Mutex<Option<Arc<Machine>>>,
+    pod: Mutex<Option<Arc<Pod>>>,
     dismissed: watch::Sender<bool>,
 }
 
@@ -84,16 +85,16 @@ impl Shim {
         })
     }
 
-    /// The machine of the pod that this shim is for.
-    pub(super) fn pod(&self) -> ttrpc::Result<Arc<Machine>> {
+    /// The pod that this shim is for.
+    pub(super) fn pod(&self) -> ttrpc::Result<Arc<Pod>> {
         let pod = self.pod.lock().unwrap_or_else(PoisonError::into_inner);
         pod.clone()
             .ok_or_else(|| status::wrong_state("the pod's sandbox does not run"))
     }
 
     /// From now on containers of the pod go there.
-    pub(super) fn set_pod(&self, machine: Option<Arc<Machine>>) {
-        *self.pod.lock().unwrap_or_else(PoisonError::into_inner) = machine;
+    pub(super) fn set_pod(&self, pod: Option<Arc<Pod>>) {
+        *self.pod.lock().unwrap_or_else(PoisonError::into_inner) = pod;
     }
 
     /// Tells of containers that run out of memory, as long as their machine lives.

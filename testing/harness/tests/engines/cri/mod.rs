@@ -4,3 +4,4 @@ mod engine;
 mod faults;
 mod image;
 mod pods;
+mod shared;

@@ -18,9 +18,18 @@ pub struct Pod<'a> {
 impl<'a> Pod<'a> {
     /// Runs its sandbox.
     pub fn run(node: &'a Node, name: &str) -> Self {
+        Self::run_with(node, name, |_| {})
+    }
+
+    /// As [`Pod::run`], with something else than usual.
+    pub fn run_with(
+        node: &'a Node,
+        name: &str,
+        change: impl FnOnce(&mut api::PodSandboxConfig),
+    ) -> Self {
         let logs = node.folder().join("logs").join(name);
         fs::create_dir_all(&logs).expect("a folder");
-        let config = api::PodSandboxConfig {
+        let mut config = api::PodSandboxConfig {
             metadata: Some(api::PodSandboxMetadata {
                 name: name.to_owned(),
                 uid: format!("uid-{name}"),
@@ -38,6 +47,7 @@ impl<'a> Pod<'a> {
             }),
             ..Default::default()
         };
+        change(&mut config);
         let request = api::RunPodSandboxRequest {
             config: Some(config.clone()),
             runtime_handler: node.class.handler().to_owned(),
@@ -68,7 +78,7 @@ impl<'a> Pod<'a> {
                 log_path: format!("{name}-{attempt}.log"),
                 linux: Some(api::LinuxContainerConfig {
                     security_context: Some(api::LinuxContainerSecurityContext {
-                        namespace_options: Some(namespaces()),
+                        namespace_options: self.namespaces(),
                         ..Default::default()
                     }),
                     ..Default::default()
@@ -98,6 +108,12 @@ impl<'a> Pod<'a> {
             .call(async |mut cri| cri.start_container(request).await);
         answer.unwrap_or_else(|error| panic!("{error}\n{}", self.node.log()));
         container_id
+    }
+
+    /// Containers share what their pod says.
+    fn namespaces(&self) -> Option<api::NamespaceOption> {
+        let linux = self.config.linux.as_ref()?;
+        linux.security_context.as_ref()?.namespace_options.clone()
     }
 
     /// What a container has logged.
