@@ -156,7 +156,7 @@ impl New {
                     rootfs: self.rootfs.clone(),
                     holder: tokio::sync::Mutex::new(None),
                 };
-                if let Err(error) = pod.set_sysctls().await {
+                if let Err(error) = pod.prepare().await {
                     machine.sandbox.kill().await;
                     return Err(status::failed("create", &error));
                 }

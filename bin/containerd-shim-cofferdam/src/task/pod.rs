@@ -1,8 +1,8 @@
 //! A pod: what its containers share.
 //!
 //! The guest's own IPC and UTS namespaces are the pod's, its network is the machine's. Only a pod whose containers see
-//! each other's processes needs a process that holds their pid namespace, and only a pod with sysctls one that sets them:
-//! then its sandbox container is run after all.
+//! each other's processes needs a process that holds their pid namespace, and only a pod with sysctls namespaces of its
+//! own that have them: then its sandbox container is run after all.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -31,7 +31,7 @@ pub struct Pod {
 impl Pod {
     /// Whose namespaces a container with this spec may share. Runs the sandbox container when it names its pid namespace.
     pub async fn neighbours(&self, spec: &Spec) -> Result<Neighbours, SandboxError> {
-        let owner = if self.shares_processes(spec) {
+        let owner = if self.has_sysctls() || self.shares_processes(spec) {
             self.hold().await?;
             Owner::Container(self.id.clone())
         } else {
@@ -42,14 +42,18 @@ impl Pod {
         Ok(neighbours)
     }
 
-    /// Sets the pod's sysctls, by running the sandbox container that has them.
-    pub async fn set_sysctls(&self) -> Result<(), SandboxError> {
-        let linux = self.spec.linux().as_ref();
-        let sysctls = linux.and_then(|linux| linux.sysctl().as_ref());
-        if sysctls.is_some_and(|sysctls| !sysctls.is_empty()) {
+    /// Makes what the pod needs before its first container: an error is the sandbox's.
+    pub async fn prepare(&self) -> Result<(), SandboxError> {
+        if self.has_sysctls() {
             self.hold().await?;
         }
         Ok(())
+    }
+
+    fn has_sysctls(&self) -> bool {
+        let linux = self.spec.linux().as_ref();
+        let sysctls = linux.and_then(|linux| linux.sysctl().as_ref());
+        sysctls.is_some_and(|sysctls| !sysctls.is_empty())
     }
 
     fn shares_processes(&self, spec: &Spec) -> bool {
@@ -78,7 +82,9 @@ impl Pod {
             ended.delete().await?;
         }
         let mut guest = spec::rewrite(&self.id, &self.spec, &self.bundle, &self.rootfs)?;
-        keep_processes_only(&mut guest);
+        if !self.has_sysctls() {
+            keep_processes_only(&mut guest);
+        }
         let stdio = Stdio::Own {
             stdin: None,
             stdout: None,
@@ -94,7 +100,7 @@ impl Pod {
     }
 }
 
-/// Of the namespaces that a pod shares only that of processes is not the guest's own.
+/// Containers that were made before are in the guest's own namespaces: the others are there, too.
 fn keep_processes_only(guest: &mut GuestSpec) {
     guest.spec.set_hostname(None);
     if let Some(namespaces) = guest

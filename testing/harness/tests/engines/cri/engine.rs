@@ -24,6 +24,7 @@ cat >/dev/null
 case $CNI_COMMAND in
 VERSION) echo '{"cniVersion":"0.4.0","supportedVersions":["0.3.1","0.4.0"]}' ;;
 ADD)
+	nsenter --net="$CNI_NETNS" ip link set lo up
 	printf '{"cniVersion":"0.4.0","interfaces":[{"name":"%s","sandbox":"%s"}],"ips":[{"version":"4","interface":0,"address":"192.0.2.7/32"}]}\n' "$CNI_IFNAME" "$CNI_NETNS"
 	;;
 esac
