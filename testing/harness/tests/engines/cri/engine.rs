@@ -201,16 +201,13 @@ impl Node {
         let bundles = self
             .folder()
             .join("run/io.containerd.runtime.v2.task/k8s.io");
-        let left: Vec<_> = fs::read_dir(bundles)
-            .into_iter()
-            .flatten()
-            .flatten()
-            .collect();
-        assert!(
-            left.is_empty(),
-            "bundles left with {:?}: {left:?}",
-            self.class
-        );
+        let left = || -> Vec<_> {
+            let entries = fs::read_dir(&bundles).into_iter().flatten().flatten();
+            entries.map(|entry| entry.path()).collect()
+        };
+        // After a shim was killed containerd clears up behind it at its leisure.
+        let gone = wait_until(Duration::from_secs(60), || left().is_empty());
+        assert!(gone, "bundles left with {:?}: {:?}", self.class, left());
     }
 }
 
