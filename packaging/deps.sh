@@ -38,6 +38,7 @@ e2fsprogs           mkfs.ext4
 iproute2            ip
 podman              podman
 procps              ps
+protobuf-compiler   protoc
 runc                runc
 strace              strace
 util-linux          unshare

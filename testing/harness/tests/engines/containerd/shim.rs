@@ -187,7 +187,7 @@ fn logs_go_to_files_and_programs() {
             .map(str::to_owned)
             .collect();
         lines.sort();
-        assert_eq!(lines, ["err", "out"]);
+        assert_eq!(lines, ["err", "out"], "with {:?}", containerd.runtime);
 
         // containerd's shim for runc asks the program to end before it has read all.
         let program = containerd.folder().join("logger");
