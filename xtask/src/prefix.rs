@@ -13,9 +13,13 @@ use crate::initramfs;
 use crate::kernel;
 use crate::places::Places;
 
-/// The host's programs: package, and where its binary belongs in the prefix.
-const PROGRAMS: [(&str, &str); 2] = [
+/// The host's programs: package, and where its one binary belongs in the prefix, under its own name.
+const PROGRAMS: [(&str, &str); 3] = [
     ("cofferdam", "bin/cofferdam"),
+    (
+        "containerd-shim-cofferdam",
+        "bin/containerd-shim-cofferdam-v2",
+    ),
     ("cofferdam-fs", "libexec/cofferdam/cofferdam-fs"),
 ];
 
@@ -32,9 +36,10 @@ pub fn build(places: &Places, kernel: &kernel::Options) -> Result<()> {
         cargo.args(["--package", package]);
     }
     command::run(&mut cargo)?;
-    for (package, path) in PROGRAMS {
-        let built = places.target.join("release").join(package);
-        place(&built, &places.prefix().join(path), 0o755)?;
+    for (_, path) in PROGRAMS {
+        let target = places.prefix().join(path);
+        let name = target.file_name().context("a program has a name")?;
+        place(&places.target.join("release").join(name), &target, 0o755)?;
     }
     let (source, path) = CONFIGURATION;
     place(

@@ -10,8 +10,8 @@ use backend_api::LinkIo;
 use cofferdam_protocol::link::{Link, LinkStream};
 use cofferdam_protocol::ttrpc::context::Context;
 use cofferdam_protocol::{
-    AgentClient, ConfigureSandboxRequest, HelloRequest, PROTOCOL_VERSION, ProcessRequest,
-    SHARE_TAG, WaitProcessResponse, connect_agent, no_deadline,
+    AgentClient, ConfigureSandboxRequest, Empty, Event as AgentEvent, HelloRequest,
+    PROTOCOL_VERSION, ProcessRequest, SHARE_TAG, WaitProcessResponse, connect_agent, no_deadline,
 };
 
 use crate::error::SandboxError;
@@ -196,6 +196,20 @@ impl Guest {
                     self.machine.mark(PHASE);
                     Ok(answer)
                 }
+                Err(error) => Err(self.explain(PHASE, error).await),
+            },
+            reason = reason_of(self.machine.gone()) => Err(SandboxError::Gone { phase: PHASE, reason }),
+        }
+    }
+
+    /// Waits for something that happens without being asked for, however long that takes.
+    pub(crate) async fn next_event(&self) -> Result<AgentEvent, SandboxError> {
+        const PHASE: &str = "waiting for an event";
+        let agent = self.agent.clone();
+        let nothing = Empty::new();
+        tokio::select! {
+            answer = agent.next_event(no_deadline(), &nothing) => match answer {
+                Ok(event) => Ok(event),
                 Err(error) => Err(self.explain(PHASE, error).await),
             },
             reason = reason_of(self.machine.gone()) => Err(SandboxError::Gone { phase: PHASE, reason }),

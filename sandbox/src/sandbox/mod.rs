@@ -10,6 +10,7 @@ mod share;
 use std::sync::Arc;
 use std::time::Duration;
 
+use cofferdam_protocol::event;
 use sandbox_share::Entry;
 use tokio::sync::oneshot;
 
@@ -134,6 +135,19 @@ impl Sandbox {
     #[must_use]
     pub fn processes(&self) -> &[u32] {
         self.machine.processes()
+    }
+
+    /// Waits until a process of a container is killed for want of memory; answers that container's name. One caller at
+    /// a time.
+    ///
+    /// # Errors
+    /// When the machine ends, or another call waits.
+    pub async fn out_of_memory(&self) -> Result<String, SandboxError> {
+        loop {
+            if let Some(event::Event::Oom(oom)) = self.guest.next_event().await?.event {
+                return Ok(oom.container_id);
+            }
+        }
     }
 
     /// Waits until the machine has ended, and tells how.

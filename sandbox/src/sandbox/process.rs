@@ -6,12 +6,12 @@ use cofferdam_protocol::ProcessRequest;
 use cofferdam_protocol::link::LinkStream;
 use cofferdam_protocol::{ResizePtyRequest, SignalProcessRequest};
 use tokio::sync::watch;
-use tokio::task::JoinHandle;
+use tokio::task::{AbortHandle, JoinHandle};
 
 use crate::error::SandboxError;
 use crate::sandbox::guest::Guest;
 use crate::state::ExitStatus;
-use crate::stdio::{self, Progress, Sink, Stdio};
+use crate::stdio::{self, End, Progress, Sink, Stdio};
 
 /// A process in a container. Its clones are one process.
 #[derive(Debug, Clone)]
@@ -24,6 +24,8 @@ struct Inner {
     target: Arc<Target>,
     exit: watch::Receiver<Option<ExitStatus>>,
     drained: watch::Receiver<bool>,
+    closing: watch::Sender<bool>,
+    outputs: Vec<AbortHandle>,
 }
 
 /// A process as requests name it.
@@ -79,6 +81,11 @@ impl Streams {
                 stdin,
                 stdout,
                 stderr,
+            }
+            | Stdio::Own {
+                stdin,
+                stdout,
+                stderr,
             } => (stdin.is_some(), stdout.is_some(), stderr.is_some()),
             Stdio::Terminal { .. } => (true, true, false),
             Stdio::Log(_) => (false, true, true),
@@ -101,43 +108,54 @@ impl Streams {
     }
 
     /// Begins to move bytes.
-    fn connect(self, terminal: bool, target: &Arc<Target>) -> Pumps {
+    fn connect(
+        self,
+        terminal: bool,
+        target: &Arc<Target>,
+        closing: watch::Receiver<bool>,
+    ) -> Pumps {
         let mut pumps = Pumps::default();
-        match (self.stdio, terminal) {
-            (Stdio::Terminal { input, output }, true) => {
-                pumps.terminal(target, self.stdin, Some(input), Sink::Host(output))
-            }
-            (Stdio::Log(log), true) => {
-                pumps.terminal(target, self.stdin, None, Sink::Log(log.stream("stdout")))
-            }
-            (Stdio::Pipes { stdin, stdout, .. }, true) => {
-                pumps.terminal(
-                    target,
-                    self.stdin,
-                    stdin,
-                    stdout.map_or(Sink::Discard, Sink::Host),
-                );
-            }
-            (
-                Stdio::Pipes {
-                    stdin,
-                    stdout,
-                    stderr,
-                },
-                false,
-            ) => {
-                pumps.input(target, self.stdin, stdin);
-                pumps.stdout = pumps.output(self.stdout, stdout.map_or(Sink::Discard, Sink::Host));
-                pumps.stderr = pumps.output(self.stderr, stderr.map_or(Sink::Discard, Sink::Host));
-            }
-            (Stdio::Terminal { input, output }, false) => {
-                pumps.input(target, self.stdin, Some(input));
-                pumps.stdout = pumps.output(self.stdout, Sink::Host(output));
-            }
-            (Stdio::Log(log), false) => {
-                pumps.stdout = pumps.output(self.stdout, Sink::Log(log.stream("stdout")));
-                pumps.stderr = pumps.output(self.stderr, Sink::Log(log.stream("stderr")));
-            }
+        let (stdin, stdout, stderr) = match self.stdio {
+            Stdio::Pipes {
+                stdin,
+                stdout,
+                stderr,
+            } => (
+                stdin.map(End::Shared),
+                stdout.map(End::Shared).map(Sink::Host),
+                stderr.map(End::Shared).map(Sink::Host),
+            ),
+            Stdio::Own {
+                stdin,
+                stdout,
+                stderr,
+            } => (
+                stdin.map(End::Own),
+                stdout.map(End::Own).map(Sink::Host),
+                stderr.map(End::Own).map(Sink::Host),
+            ),
+            Stdio::Terminal { input, output } => (
+                Some(End::Shared(input)),
+                Some(Sink::Host(End::Shared(output))),
+                None,
+            ),
+            Stdio::Log(log) => (
+                None,
+                Some(Sink::Log(log.stream("stdout"))),
+                Some(Sink::Log(log.stream("stderr"))),
+            ),
+        };
+        if terminal {
+            let Some(stream) = self.stdin else {
+                return pumps;
+            };
+            let (reader, writer) = stdio::split(stream);
+            pumps.input(target, Some(writer), stdin, closing);
+            pumps.stdout = pumps.output(Some(reader), stdout.unwrap_or(Sink::Discard));
+        } else {
+            pumps.input(target, self.stdin, stdin, closing);
+            pumps.stdout = pumps.output(self.stdout, stdout.unwrap_or(Sink::Discard));
+            pumps.stderr = pumps.output(self.stderr, stderr.unwrap_or(Sink::Discard));
         }
         pumps
     }
@@ -149,6 +167,7 @@ struct Pumps {
     input: Option<JoinHandle<()>>,
     stdout: Option<watch::Receiver<Progress>>,
     stderr: Option<watch::Receiver<Progress>>,
+    outputs: Vec<AbortHandle>,
 }
 
 impl Pumps {
@@ -156,7 +175,8 @@ impl Pumps {
         &mut self,
         target: &Arc<Target>,
         stream: Option<impl tokio::io::AsyncWrite + Unpin + Send + 'static>,
-        source: Option<std::os::fd::OwnedFd>,
+        source: Option<End>,
+        closing: watch::Receiver<bool>,
     ) {
         if let (Some(stream), Some(source)) = (stream, source) {
             let target = Arc::clone(target);
@@ -168,7 +188,7 @@ impl Pumps {
                     }
                 }
             };
-            self.input = Some(tokio::spawn(stdio::input(source, stream, resize)));
+            self.input = Some(tokio::spawn(stdio::input(source, stream, closing, resize)));
         }
     }
 
@@ -178,21 +198,9 @@ impl Pumps {
         sink: Sink,
     ) -> Option<watch::Receiver<Progress>> {
         let (sender, progress) = watch::channel(Progress::default());
-        tokio::spawn(stdio::output(stream?, sink, sender));
+        let task = tokio::spawn(stdio::output(stream?, sink, sender));
+        self.outputs.push(task.abort_handle());
         Some(progress)
-    }
-
-    fn terminal(
-        &mut self,
-        target: &Arc<Target>,
-        stream: Option<LinkStream>,
-        input: Option<std::os::fd::OwnedFd>,
-        sink: Sink,
-    ) {
-        let Some(stream) = stream else { return };
-        let (reader, writer) = stdio::split(stream);
-        self.input(target, Some(writer), input);
-        self.stdout = self.output(Some(reader), sink);
     }
 
     /// Everything that was written before the end is handed over.
@@ -236,7 +244,9 @@ impl Process {
             container: container.to_owned(),
             exec: exec.to_owned(),
         });
-        let pumps = streams.connect(terminal, &target);
+        let (closing, told) = watch::channel(false);
+        let mut pumps = streams.connect(terminal, &target, told);
+        let outputs = std::mem::take(&mut pumps.outputs);
         let (sender, exit) = watch::channel(None);
         let (drained_sender, drained) = watch::channel(false);
         let request = request(container, exec);
@@ -283,6 +293,8 @@ impl Process {
                 target,
                 exit,
                 drained,
+                closing,
+                outputs,
             }),
         }
     }
@@ -343,6 +355,18 @@ impl Process {
     /// [`SandboxError::Agent`] when it has no terminal or has ended.
     pub async fn resize(&self, rows: u16, columns: u16) -> Result<(), SandboxError> {
         self.inner.target.resize(rows, columns).await
+    }
+
+    /// Hands over no more of what it wrote, and closes where that went.
+    pub fn abandon(&self) {
+        for output in &self.inner.outputs {
+            output.abort();
+        }
+    }
+
+    /// Ends its stdin when it has been given all that is there already, whether or not the other side has closed it.
+    pub fn close_stdin(&self) {
+        self.inner.closing.send_replace(true);
     }
 
     /// Lets the guest forget an exec that has ended.

@@ -11,6 +11,39 @@ use rustix::net::{RecvFlags, SendFlags, recv, send};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
+/// A descriptor that bytes come from or go to.
+#[derive(Debug)]
+pub enum End {
+    /// Somebody else may use the open file, too.
+    Shared(OwnedFd),
+    /// Nobody else does.
+    Own(OwnedFd),
+}
+
+impl End {
+    /// To read from.
+    ///
+    /// # Errors
+    /// When it cannot be made ready.
+    pub fn reader(self) -> io::Result<HostIo> {
+        match self {
+            Self::Shared(descriptor) => HostIo::reader(descriptor),
+            Self::Own(descriptor) => HostIo::own(descriptor, Interest::READABLE),
+        }
+    }
+
+    /// To write to.
+    ///
+    /// # Errors
+    /// When it cannot be made ready; `ENXIO` when nobody can read it any more.
+    pub fn writer(self) -> io::Result<HostIo> {
+        match self {
+            Self::Shared(descriptor) => HostIo::writer(descriptor),
+            Self::Own(descriptor) => HostIo::own(descriptor, Interest::WRITABLE),
+        }
+    }
+}
+
 /// One direction of one descriptor.
 #[derive(Debug)]
 pub enum HostIo {
@@ -37,6 +70,17 @@ impl HostIo {
     /// When it cannot be opened anew; `ENXIO` when nobody can read it any more.
     pub fn writer(descriptor: OwnedFd) -> io::Result<Self> {
         Self::open(descriptor, OFlags::WRONLY, Interest::WRITABLE)
+    }
+
+    fn own(descriptor: OwnedFd, interest: Interest) -> io::Result<Self> {
+        let kind = FileType::from_raw_mode(fstat(&descriptor)?.st_mode);
+        match kind {
+            FileType::Fifo | FileType::Socket => {
+                rustix::io::ioctl_fionbio(&descriptor, true)?;
+                Ok(Self::Own(register(descriptor, interest)?))
+            }
+            _ => Ok(Self::Ready(descriptor)),
+        }
     }
 
     fn open(descriptor: OwnedFd, direction: OFlags, interest: Interest) -> io::Result<Self> {
@@ -87,6 +131,19 @@ impl HostIo {
             }
             other => other,
         }
+    }
+
+    /// Reads what is there now; 0 when nothing is.
+    pub fn read_now(&self, buffer: &mut [u8]) -> usize {
+        let read = match self {
+            Self::Own(fd) => rustix::io::read(fd.get_ref(), buffer),
+            Self::Socket(fd) => {
+                recv(fd.get_ref(), buffer, RecvFlags::DONTWAIT).map(|(count, _)| count)
+            }
+            Self::Ready(fd) => rustix::io::read(fd, buffer),
+        };
+        // What cannot be read is not there.
+        read.unwrap_or(0)
     }
 
     /// Rows and columns, if it is a terminal that has a size.
@@ -165,6 +222,35 @@ mod tests {
         io.write_all(&data).await.unwrap();
         drop(io);
         assert_eq!(thread.join().unwrap(), data.len());
+    }
+
+    #[tokio::test(flavor = "current_thread")]
+    async fn an_own_fifo_outlives_its_reader_and_waits_for_its_first_writer() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("fifo");
+        rustix::fs::mknodat(rustix::fs::CWD, &path, FileType::Fifo, Mode::RWXU, 0).unwrap();
+        let flags = OFlags::NONBLOCK | OFlags::CLOEXEC;
+        let source = open(&path, OFlags::RDONLY | flags, Mode::empty()).unwrap();
+        let source = End::Own(source).reader().unwrap();
+        let mut buffer = [0; 8];
+        let early = tokio::time::timeout(
+            std::time::Duration::from_millis(50),
+            source.read(&mut buffer),
+        );
+        assert!(early.await.is_err(), "nobody has written or closed it");
+        drop(open(&path, OFlags::WRONLY | flags, Mode::empty()).unwrap());
+        assert_eq!(source.read(&mut buffer).await.unwrap(), 0);
+        drop(source);
+
+        let sink = open(&path, OFlags::RDWR | flags, Mode::empty()).unwrap();
+        let sink = End::Own(sink).writer().unwrap();
+        sink.write_all(b"kept").await.unwrap();
+        let reader = open(&path, OFlags::RDONLY | flags, Mode::empty()).unwrap();
+        drop(reader);
+        sink.write_all(b" all").await.unwrap();
+        let reader = open(&path, OFlags::RDONLY | flags, Mode::empty()).unwrap();
+        assert_eq!(rustix::io::read(&reader, &mut buffer).unwrap(), 8);
+        assert_eq!(&buffer, b"kept all");
     }
 
     #[tokio::test(flavor = "current_thread")]

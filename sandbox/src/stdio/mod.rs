@@ -6,6 +6,7 @@ mod pump;
 
 use std::os::fd::OwnedFd;
 
+pub(crate) use host::End;
 pub use host::HostIo;
 pub use log::{Log, LogRecord, LogStream, parse_record};
 pub(crate) use pump::{Progress, Sink, input, output, reached, split, stalled};
@@ -15,6 +16,17 @@ pub(crate) use pump::{Progress, Sink, input, output, reached, split, stalled};
 pub enum Stdio {
     /// Separate streams.
     Pipes {
+        /// Read until its end; nothing: the process's stdin is empty.
+        stdin: Option<OwnedFd>,
+        /// Nothing: `/dev/null`.
+        stdout: Option<OwnedFd>,
+        /// Nothing: `/dev/null`.
+        stderr: Option<OwnedFd>,
+    },
+    /// As `Pipes`, with open files that nobody else uses: they are put into non-blocking mode and not opened anew, which
+    /// would lose what a FIFO remembers of its writers, and one open for both directions never lacks a reader. With a
+    /// terminal: what is typed and what is shown.
+    Own {
         /// Read until its end; nothing: the process's stdin is empty.
         stdin: Option<OwnedFd>,
         /// Nothing: `/dev/null`.

@@ -1,13 +1,12 @@
 //! Moving bytes between a process's streams on the link and the host's descriptors.
 
-use std::os::fd::OwnedFd;
 use std::time::Duration;
 
 use cofferdam_protocol::link::LinkStream;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::watch;
 
-use crate::stdio::{HostIo, LogStream};
+use crate::stdio::{End, HostIo, LogStream};
 
 /// Moved at once, at most. Small: an idle sandbox keeps a buffer per stream.
 const CHUNK: usize = 32 << 10;
@@ -16,7 +15,7 @@ const CHUNK: usize = 32 << 10;
 #[derive(Debug)]
 pub enum Sink {
     /// A descriptor.
-    Host(OwnedFd),
+    Host(End),
     /// A log.
     Log(LogStream),
     /// Nowhere.
@@ -37,19 +36,29 @@ pub struct Progress {
 /// A reader that takes nothing for so long is not waited for when its process has ended.
 const READER_PATIENCE: Duration = Duration::from_millis(500);
 
-/// Moves what the caller gives until it ends, then half-closes the stream. Where the source is a terminal, `resize` is
+/// Moves what the caller gives until it ends, then half-closes the stream; once `closing` is true, only what is there
+/// already. Where the source is a terminal, `resize` is
 /// told its rows and columns before what was typed at a new size is moved: on one host the two cannot overtake each
 /// other either.
 pub async fn input<R: Future<Output = ()>>(
-    source: OwnedFd,
+    source: End,
     mut stream: impl tokio::io::AsyncWrite + Unpin,
+    mut closing: watch::Receiver<bool>,
     mut resize: impl FnMut(u16, u16) -> R,
 ) {
     let mut known = None;
     // A source that cannot be opened has ended: the process reads end of file, as from a closed descriptor.
-    if let Ok(source) = HostIo::reader(source) {
+    if let Ok(source) = source.reader() {
         let mut buffer = vec![0; CHUNK];
-        while let Ok(count @ 1..) = source.read(&mut buffer).await {
+        loop {
+            let count = tokio::select! {
+                biased;
+                read = source.read(&mut buffer) => read.unwrap_or(0),
+                () = told(&mut closing) => source.read_now(&mut buffer),
+            };
+            if count == 0 {
+                break;
+            }
             let size = source.terminal_size();
             if let Some((rows, columns)) = size.filter(|_| size != known) {
                 known = size;
@@ -67,6 +76,13 @@ pub async fn input<R: Future<Output = ()>>(
     let _gone = stream.shutdown().await;
 }
 
+/// Waits until somebody says so; never returns when nobody is left to say it.
+async fn told(closing: &mut watch::Receiver<bool>) {
+    if closing.wait_for(|&closing| closing).await.is_err() {
+        std::future::pending().await
+    }
+}
+
 /// Moves what the process writes until its stream ends. When the host's side cannot take more (its reader is gone) the
 /// stream is closed, and the process gets EPIPE as it would on the host.
 pub async fn output(
@@ -75,7 +91,7 @@ pub async fn output(
     progress: watch::Sender<Progress>,
 ) {
     let mut sink = match sink {
-        Sink::Host(descriptor) => match HostIo::writer(descriptor) {
+        Sink::Host(end) => match end.writer() {
             Ok(io) => Open::Host(io),
             Err(error) => {
                 tracing::debug!(%error, "output has no reader");

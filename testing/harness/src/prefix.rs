@@ -8,8 +8,9 @@ use std::path::{Path, PathBuf};
 pub struct Prefix(PathBuf);
 
 /// Files without which nothing runs.
-const NEEDED: [&str; 4] = [
+const NEEDED: [&str; 5] = [
     "bin/cofferdam",
+    "bin/containerd-shim-cofferdam-v2",
     "libexec/cofferdam/cofferdam-fs",
     "lib/cofferdam/vmlinux",
     "lib/cofferdam/initramfs.cpio",

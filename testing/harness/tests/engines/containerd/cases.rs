@@ -4,13 +4,13 @@ use std::time::Duration;
 
 use harness::{Terminal, wait_until};
 
-use super::engine::both;
+use super::engine::all;
 
 const OBEDIENT: &str = "trap 'exit 7' TERM; while :; do sleep 0.1; done";
 
 #[test]
 fn run_prints_and_has_the_exit_code() {
-    both(|containerd| {
+    all(|containerd| {
         let script = "echo out; echo err >&2; grep Seccomp: /proc/self/status; exit 3";
         let done = containerd.ctr(&[
             "run",
@@ -36,7 +36,7 @@ fn run_prints_and_has_the_exit_code() {
 
 #[test]
 fn a_task_in_the_background_is_signalled_and_removed() {
-    both(|containerd| {
+    all(|containerd| {
         containerd.ok(&[
             "run",
             "--detach",
@@ -82,7 +82,7 @@ fn a_task_in_the_background_is_signalled_and_removed() {
 
 #[test]
 fn kill_ends_a_task() {
-    both(|containerd| {
+    all(|containerd| {
         containerd.ok(&["run", "--detach", &containerd.busybox, "b", "sleep", "1000"]);
         containerd.ok(&["tasks", "kill", "--signal", "KILL", "b"]);
         containerd.expect_status("b", "STOPPED");
@@ -94,7 +94,7 @@ fn kill_ends_a_task() {
 
 #[test]
 fn pause_and_resume() {
-    both(|containerd| {
+    all(|containerd| {
         containerd.ok(&["run", "--detach", &containerd.busybox, "b", "sleep", "1000"]);
         containerd.ok(&["tasks", "pause", "b"]);
         assert_eq!(containerd.status("b").as_deref(), Some("PAUSED"));
@@ -109,7 +109,7 @@ fn pause_and_resume() {
 
 #[test]
 fn a_terminal() {
-    both(|containerd| {
+    all(|containerd| {
         let script = "read line; echo got $line; stty size; exit 6";
         let run = containerd.command(&[
             "run",

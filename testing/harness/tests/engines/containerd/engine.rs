@@ -1,8 +1,11 @@
 //! containerd with folders and a socket of its own.
+//!
+//! Each case runs on runc first, then on ours behind containerd's runc shim, then on our own shim.
 
+use std::cell::RefCell;
 use std::fmt::Debug;
 use std::fs::{self, File};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
@@ -13,33 +16,79 @@ use crate::runtime::{Kind, find, has, mounts};
 
 const LIMIT: Duration = Duration::from_secs(240);
 
+/// What containerd runs its containers with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Runtime {
+    /// runc behind containerd's shim for it: the reference.
+    Runc,
+    /// Our OCI command behind the same shim.
+    Command,
+    /// Our own shim.
+    Shim,
+}
+
+impl Runtime {
+    /// As containerd names it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Runc | Self::Command => "io.containerd.runc.v2",
+            Self::Shim => "io.containerd.cofferdam.v2",
+        }
+    }
+
+    /// The program of its shim.
+    pub fn shim(self) -> &'static str {
+        match self {
+            Self::Runc | Self::Command => "containerd-shim-runc-v2",
+            Self::Shim => "containerd-shim-cofferdam-v2",
+        }
+    }
+}
+
 /// A daemon of one's own. Dropping it ends it and all its containers.
 pub struct Containerd {
-    /// The runtime.
-    pub kind: Kind,
+    /// What runs the containers.
+    pub runtime: Runtime,
     /// The busybox image's name there.
     pub busybox: String,
     cofferdam: Cofferdam,
-    program: PathBuf,
-    daemon: Child,
+    program: Option<PathBuf>,
+    daemon: RefCell<Child>,
 }
 
-/// Runs a case with runc and then with ours; what it answers has to be equal.
-pub fn both<T: PartialEq + Debug>(case: impl Fn(&Containerd) -> T) {
+/// Runs a case with runc and then with ours in both ways; what it answers has to be equal.
+pub fn all<T: PartialEq + Debug>(case: impl Fn(&Containerd) -> T) {
+    compare(&[Runtime::Runc, Runtime::Command, Runtime::Shim], case);
+}
+
+/// As [`all`], for what is the shim's own business.
+pub fn shims<T: PartialEq + Debug>(case: impl Fn(&Containerd) -> T) {
+    compare(&[Runtime::Runc, Runtime::Shim], case);
+}
+
+fn compare<T: PartialEq + Debug>(runtimes: &[Runtime], case: impl Fn(&Containerd) -> T) {
     if !has(&["containerd", "ctr", "containerd-shim-runc-v2", "runc"]) {
         return;
     }
-    let [runc, ours] = Kind::BOTH.map(|kind| {
-        let containerd = Containerd::new(kind)?;
+    let mut reference = None;
+    for &runtime in runtimes {
+        let Some(containerd) = Containerd::new(runtime) else {
+            return;
+        };
         let observed = case(&containerd);
         containerd.leaves_nothing();
-        Some(observed)
-    });
-    assert_eq!(runc, ours, "runc (left) and ours (right) differ");
+        match &reference {
+            None => reference = Some(observed),
+            Some(reference) => assert_eq!(
+                *reference, observed,
+                "runc (left) and {runtime:?} (right) differ"
+            ),
+        }
+    }
 }
 
 impl Containerd {
-    fn new(kind: Kind) -> Option<Self> {
+    fn new(runtime: Runtime) -> Option<Self> {
         let cofferdam = Cofferdam::new()?;
         let archive = match image("busybox.docker.tar") {
             Ok(archive) => archive,
@@ -48,7 +97,11 @@ impl Containerd {
                 return None;
             }
         };
-        let program = kind.program(&cofferdam, None);
+        let program = match runtime {
+            Runtime::Runc => Some(Kind::Runc.program(&cofferdam, None)),
+            Runtime::Command => Some(Kind::Cofferdam.program(&cofferdam, None)),
+            Runtime::Shim => None,
+        };
         let folder = cofferdam.folder();
         let config = format!(
             "version = 2\nroot = {:?}\nstate = {:?}\ndisabled_plugins = [\"io.containerd.grpc.v1.cri\"]\n[grpc]\naddress = {:?}\n",
@@ -57,24 +110,14 @@ impl Containerd {
             folder.join("c.sock"),
         );
         fs::write(folder.join("containerd.toml"), config).expect("a configuration");
-        let log = File::create(folder.join("containerd.log")).expect("a log");
-        let daemon = Command::new(find("containerd").expect("containerd"))
-            .arg("--config")
-            .arg(folder.join("containerd.toml"))
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(log)
-            .spawn()
-            .expect("containerd starts");
         let mut containerd = Self {
-            kind,
+            runtime,
             busybox: String::new(),
-            cofferdam,
             program,
-            daemon,
+            daemon: RefCell::new(start_daemon(&cofferdam)),
+            cofferdam,
         };
-        let answers = wait_until(LIMIT, || containerd.ctr(&["version"]).code == 0);
-        assert!(answers, "containerd does not answer: {}", containerd.log());
+        containerd.expect_answer();
         containerd.ok(&[
             "images",
             "import",
@@ -87,6 +130,67 @@ impl Containerd {
         Some(containerd)
     }
 
+    fn expect_answer(&self) {
+        let answers = wait_until(LIMIT, || self.ctr(&["version"]).code == 0);
+        assert!(answers, "containerd does not answer: {}", self.log());
+    }
+
+    /// Kills the daemon as `kill -9` does and starts it again; its shims go on.
+    pub fn restart(&self) {
+        self.restart_after(Duration::ZERO);
+    }
+
+    /// As [`Containerd::restart`], with a time in between.
+    pub fn restart_after(&self, pause: Duration) {
+        self.end_daemon();
+        std::thread::sleep(pause);
+        *self.daemon.borrow_mut() = start_daemon(&self.cofferdam);
+        self.expect_answer();
+    }
+
+    fn end_daemon(&self) {
+        let mut daemon = self.daemon.borrow_mut();
+        let _killed = daemon.kill();
+        let _reaped = daemon.wait();
+    }
+
+    /// The folder of this test.
+    pub fn folder(&self) -> &Path {
+        self.cofferdam.folder()
+    }
+
+    /// The folder that containerd keeps for a task.
+    pub fn bundle(&self, task: &str) -> PathBuf {
+        self.bundles().join(task)
+    }
+
+    fn bundles(&self) -> PathBuf {
+        self.folder()
+            .join("run/io.containerd.runtime.v2.task/default")
+    }
+
+    /// The socket of a task's shim.
+    pub fn socket(&self, task: &str) -> PathBuf {
+        let address = fs::read_to_string(self.bundle(task).join("address")).expect("an address");
+        PathBuf::from(address.strip_prefix("unix://").expect("a socket"))
+    }
+
+    /// The processes that this test has made but the daemon, by a part of their command lines.
+    pub fn processes(&self, name: &str) -> Vec<i32> {
+        let daemon = self.daemon.borrow().id().cast_signed();
+        let found = self.cofferdam.processes();
+        found
+            .into_iter()
+            .filter(|(pid, command)| *pid != daemon && command.contains(name))
+            .map(|(pid, _)| pid)
+            .collect()
+    }
+
+    /// Kills a process as `kill -9` does.
+    pub fn kill9(&self, pid: i32) {
+        self.cofferdam.kill9(pid);
+    }
+
     /// The client's command.
     pub fn command(&self, args: &[&str]) -> Command {
         let folder = self.cofferdam.folder();
@@ -96,12 +200,17 @@ impl Containerd {
             .arg("--address")
             .arg(folder.join("c.sock"));
         match args.split_first() {
-            Some((&"run", rest)) => command
-                .args(["run", "--runtime", "io.containerd.runc.v2", "--runc-binary"])
-                .arg(&self.program)
-                .arg("--runc-root")
-                .arg(self.cofferdam.root())
-                .args(rest),
+            Some((&"run", rest)) => {
+                command.args(["run", "--runtime", self.runtime.name()]);
+                if let Some(program) = &self.program {
+                    command
+                        .arg("--runc-binary")
+                        .arg(program)
+                        .arg("--runc-root")
+                        .arg(self.cofferdam.root());
+                }
+                command.args(rest)
+            }
             _ => command.args(args),
         };
         command
@@ -124,7 +233,7 @@ impl Containerd {
             done.code,
             0,
             "ctr {args:?} with {:?}: {done:?}\n{}",
-            self.kind,
+            self.runtime,
             self.log()
         );
         done.stdout
@@ -150,7 +259,8 @@ impl Containerd {
         );
     }
 
-    fn log(&self) -> String {
+    /// What the daemon logged.
+    pub fn log(&self) -> String {
         fs::read_to_string(self.cofferdam.folder().join("containerd.log")).unwrap_or_default()
     }
 
@@ -161,9 +271,9 @@ impl Containerd {
         assert!(
             left.is_empty(),
             "left mounted with {:?}: {left:?}",
-            self.kind
+            self.runtime
         );
-        let daemon = self.daemon.id().cast_signed();
+        let daemon = self.daemon.borrow().id().cast_signed();
         let gone = wait_until(Duration::from_secs(60), || {
             self.cofferdam
                 .processes()
@@ -173,22 +283,53 @@ impl Containerd {
         assert!(
             gone,
             "left running with {:?}: {:?}",
-            self.kind,
+            self.runtime,
             self.cofferdam.processes()
         );
         let namespace = self.cofferdam.root().join("default");
-        let names: Vec<_> = fs::read_dir(&namespace)
-            .into_iter()
-            .flatten()
-            .flatten()
-            .map(|entry| entry.file_name())
-            .collect();
-        assert!(
-            names.is_empty(),
-            "left in {}: {names:?}",
-            namespace.display()
-        );
+        let listed = |folder: &Path| -> Vec<_> {
+            fs::read_dir(folder)
+                .into_iter()
+                .flatten()
+                .flatten()
+                .map(|entry| entry.file_name())
+                .collect()
+        };
+        for folder in [namespace, self.bundles()] {
+            let names = listed(&folder);
+            assert!(
+                names.is_empty(),
+                "left in {} with {:?}: {names:?}",
+                folder.display(),
+                self.runtime
+            );
+        }
     }
+}
+
+/// Starts the daemon with the shims of the installation under test.
+fn start_daemon(cofferdam: &Cofferdam) -> Child {
+    let folder = cofferdam.folder();
+    let log = File::options()
+        .append(true)
+        .create(true)
+        .open(folder.join("containerd.log"))
+        .expect("a log");
+    let programs = cofferdam.program();
+    let mut path = vec![programs.parent().expect("a folder").to_owned()];
+    path.extend(std::env::split_paths(
+        &std::env::var_os("PATH").unwrap_or_default(),
+    ));
+    Command::new(find("containerd").expect("containerd"))
+        .arg("--config")
+        .arg(folder.join("containerd.toml"))
+        .env("PATH", std::env::join_paths(path).expect("a path"))
+        .env("COFFERDAM_CONFIG", cofferdam.config())
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(log)
+        .spawn()
+        .expect("containerd starts")
 }
 
 impl Drop for Containerd {
@@ -198,8 +339,7 @@ impl Drop for Containerd {
             let _ended = self.ctr(&["tasks", "kill", "--signal", "KILL", task]);
             let _removed = self.ctr(&["tasks", "delete", "--force", task]);
         }
-        let _killed = self.daemon.kill();
-        let _reaped = self.daemon.wait();
+        self.end_daemon();
         for (pid, _) in self.cofferdam.processes() {
             // It may end by itself in between.
             let _ended = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {

@@ -1,4 +1,8 @@
-//! containerd with its shim for runc.
+//! containerd with its shim for runc, and with ours.
 
+mod calls;
 mod cases;
+mod client;
 mod engine;
+mod faults;
+mod shim;

@@ -1,0 +1,318 @@
+//! What only shows with `ctr` when the shim is ours.
+
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::os::unix::fs::PermissionsExt;
+use std::process::Stdio;
+use std::sync::mpsc;
+use std::time::Duration;
+
+use harness::wait_until;
+
+use super::engine::{Containerd, shims};
+
+const LIMIT: Duration = Duration::from_secs(180);
+
+fn remove(containerd: &Containerd, task: &str) {
+    containerd.ok(&["tasks", "kill", "--signal", "KILL", task]);
+    containerd.expect_status(task, "STOPPED");
+    let _code_of_the_task = containerd.ctr(&["tasks", "delete", task]);
+    containerd.ok(&["containers", "delete", task]);
+}
+
+#[test]
+fn stdin_reaches_its_end() {
+    shims(|containerd| {
+        let text = "x".repeat(200_000);
+        let image = &containerd.busybox;
+        let done = containerd.ctr_with(text.as_bytes(), &["run", "--rm", image, "a", "wc", "-c"]);
+        assert_eq!(done.stdout.trim(), "200000", "{done:?}");
+        done.code
+    });
+}
+
+#[test]
+fn much_output_arrives_whole() {
+    shims(|containerd| {
+        let script =
+            "head -c 3000000 /dev/zero | tr '\\0' x; head -c 100000 /dev/zero | tr '\\0' e >&2";
+        let done = containerd.ctr(&["run", "--rm", &containerd.busybox, "a", "sh", "-c", script]);
+        (done.code, done.stdout.len(), done.stderr.len())
+    });
+}
+
+#[test]
+fn metrics_tell_of_the_container() {
+    shims(|containerd| {
+        let script = "dd if=/dev/zero of=/dev/null bs=1M count=200 2>/dev/null; sleep 1000 & sleep 1000 & wait";
+        containerd.ok(&[
+            "run",
+            "--detach",
+            &containerd.busybox,
+            "m",
+            "sh",
+            "-c",
+            script,
+        ]);
+        let value = |name: &str| {
+            let table = containerd.ok(&["tasks", "metrics", "m"]);
+            let line = table.lines().find(|line| line.starts_with(name));
+            let number = line.and_then(|line| line.split_whitespace().nth(1)?.parse::<u64>().ok());
+            number.unwrap_or_else(|| panic!("no {name} in {table}"))
+        };
+        let three = wait_until(LIMIT, || value("pids.current") == 3);
+        assert!(three, "{} processes", value("pids.current"));
+        let memory = value("memory.usage_in_bytes");
+        assert!((100_000..64 << 20).contains(&memory), "{memory} bytes");
+        assert!(value("cpuacct.usage") > 1_000_000);
+        remove(containerd, "m");
+    });
+}
+
+/// Topics of tasks that are published while `happens` is at work, as far as the one that ends the list.
+fn topics(containerd: &Containerd, last: &str, happens: impl FnOnce()) -> Vec<String> {
+    let mut events = containerd
+        .command(&["events"])
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("ctr starts");
+    let (sender, lines) = mpsc::channel();
+    let stream = BufReader::new(events.stdout.take().expect("a pipe"));
+    std::thread::spawn(move || {
+        for line in stream.lines().map_while(Result::ok) {
+            let _nobody_asks = sender.send(line);
+        }
+    });
+    // It says nothing when it listens: containers that are made until one is heard of tell.
+    let listening = wait_until(LIMIT, || {
+        containerd.ok(&["containers", "create", &containerd.busybox, "probe"]);
+        containerd.ok(&["containers", "delete", "probe"]);
+        lines.recv_timeout(Duration::from_millis(500)).is_ok()
+    });
+    assert!(listening, "no events at all");
+    happens();
+    let mut topics: Vec<String> = Vec::new();
+    while topics.last().is_none_or(|topic| topic != last) {
+        let line = lines
+            .recv_timeout(LIMIT)
+            .unwrap_or_else(|_| panic!("no {last} after {topics:?}"));
+        let topic = line
+            .split_whitespace()
+            .find_map(|word| word.strip_prefix("/tasks/"));
+        topics.extend(topic.map(str::to_owned));
+    }
+    let _ended = events.kill();
+    let _reaped = events.wait();
+    topics
+}
+
+#[test]
+fn events_come_in_their_order() {
+    shims(|containerd| {
+        let topics = topics(containerd, "delete", || {
+            let image = &containerd.busybox;
+            containerd.ok(&["run", "--detach", image, "e", "sleep", "1000"]);
+            let exec = ["tasks", "exec", "--exec-id", "x", "e", "sh", "-c", "exit 4"];
+            let _code = containerd.ctr(&exec);
+            containerd.ok(&["tasks", "pause", "e"]);
+            containerd.ok(&["tasks", "resume", "e"]);
+            remove(containerd, "e");
+        });
+        let expected = [
+            "create",
+            "start",
+            "exec-added",
+            "exec-started",
+            "exit",
+            "paused",
+            "resumed",
+            "exit",
+            "delete",
+        ];
+        assert_eq!(topics, expected);
+    });
+}
+
+#[test]
+fn want_of_memory_is_told() {
+    shims(|containerd| {
+        let topics = topics(containerd, "exit", || {
+            let limit = (32 << 20).to_string();
+            let script = "tail -c 100000000 /dev/zero";
+            let image = &containerd.busybox;
+            containerd.ok(&[
+                "run",
+                "--detach",
+                "--memory-limit",
+                &limit,
+                image,
+                "o",
+                "sh",
+                "-c",
+                script,
+            ]);
+        });
+        assert_eq!(topics, ["create", "start", "oom", "exit"]);
+        containerd.expect_status("o", "STOPPED");
+        let removed = containerd.ctr(&["tasks", "delete", "o"]);
+        containerd.ok(&["containers", "delete", "o"]);
+        assert!(removed.stderr.contains("exit code 137"), "{removed:?}");
+    });
+}
+
+#[test]
+fn logs_go_to_files_and_programs() {
+    shims(|containerd| {
+        let script = "echo out; echo err >&2";
+        let file = containerd.folder().join("logs/task.log");
+        let uri = format!("file://{}", file.display());
+        let image = &containerd.busybox;
+        containerd.ok(&[
+            "run",
+            "--detach",
+            "--log-uri",
+            &uri,
+            image,
+            "f",
+            "sh",
+            "-c",
+            script,
+        ]);
+        containerd.expect_status("f", "STOPPED");
+        containerd.ok(&["tasks", "delete", "f"]);
+        containerd.ok(&["containers", "delete", "f"]);
+        let mut lines: Vec<_> = fs::read_to_string(&file)
+            .expect("a log")
+            .lines()
+            .map(str::to_owned)
+            .collect();
+        lines.sort();
+        assert_eq!(lines, ["err", "out"]);
+
+        // containerd's shim for runc asks the program to end before it has read all.
+        let program = containerd.folder().join("logger");
+        let out = containerd.folder().join("logged");
+        let text = "#!/bin/sh\ntrap '' TERM\nexec 5>&-\n(cat <&3; cat <&4; echo $CONTAINER_ID) > $2.part\nmv $2.part $2\n";
+        fs::write(&program, text).expect("a program");
+        fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).expect("a program");
+        let uri = format!("binary://{}?out={}", program.display(), out.display());
+        containerd.ok(&[
+            "run",
+            "--detach",
+            "--log-uri",
+            &uri,
+            image,
+            "p",
+            "sh",
+            "-c",
+            script,
+        ]);
+        containerd.expect_status("p", "STOPPED");
+        containerd.ok(&["tasks", "delete", "p"]);
+        containerd.ok(&["containers", "delete", "p"]);
+        assert!(wait_until(LIMIT, || out.exists()), "nothing logged");
+        assert_eq!(fs::read_to_string(&out).expect("a log"), "out\nerr\np\n");
+    });
+}
+
+#[test]
+fn attaching_again_shows_what_comes() {
+    shims(|containerd| {
+        let script = "while :; do echo tick; sleep 0.2; done";
+        containerd.ok(&[
+            "run",
+            "--detach",
+            &containerd.busybox,
+            "t",
+            "sh",
+            "-c",
+            script,
+        ]);
+        for _ in 0..2 {
+            let mut attached = containerd
+                .command(&["tasks", "attach", "t"])
+                .stdin(Stdio::null())
+                .stdout(Stdio::piped())
+                .spawn()
+                .expect("ctr starts");
+            let mut line = String::new();
+            BufReader::new(attached.stdout.take().expect("a pipe"))
+                .read_line(&mut line)
+                .expect("a line");
+            assert_eq!(line, "tick\n");
+            let _ended = attached.kill();
+            let _reaped = attached.wait();
+            assert_eq!(containerd.status("t").as_deref(), Some("RUNNING"));
+        }
+        remove(containerd, "t");
+    });
+}
+
+#[test]
+fn what_cannot_run_is_refused_and_leaves_nothing() {
+    shims(|containerd| {
+        let image = &containerd.busybox;
+        let broken = "type=bind,src=/nonexistent/volume,dst=/v,options=rbind:ro";
+        for (args, named) in [
+            (
+                &["run", "--rm", image, "w", "/nonexistent/command"][..],
+                "/nonexistent/command",
+            ),
+            (
+                &["run", "--rm", image, "w", "nosuchcommand"],
+                "nosuchcommand",
+            ),
+            (
+                &[
+                    "run",
+                    "--rm",
+                    "--rootfs",
+                    "/nonexistent/rootfs",
+                    "w",
+                    "true",
+                ],
+                "/nonexistent/rootfs",
+            ),
+            (
+                &["run", "--rm", "--mount", broken, image, "w", "true"],
+                "/nonexistent/volume",
+            ),
+        ] {
+            let done = containerd.ctr(args);
+            assert_ne!(done.code, 0, "{args:?}: {done:?}");
+            assert!(done.stderr.contains(named), "{args:?}: {done:?}");
+            assert!(done.elapsed < Duration::from_secs(60), "{done:?}");
+            let _already = containerd.ctr(&["containers", "delete", "w"]);
+        }
+    });
+}
+
+#[test]
+fn a_reader_that_does_not_read_holds_nothing_up() {
+    shims(|containerd| {
+        let script = "while :; do echo much; done";
+        containerd.ok(&[
+            "run",
+            "--detach",
+            &containerd.busybox,
+            "w",
+            "sh",
+            "-c",
+            script,
+        ]);
+        for _ in 0..3 {
+            let done = containerd.ctr(&["tasks", "exec", "--exec-id", "x", "w", "echo", "hello"]);
+            assert_eq!(
+                (done.code, done.stdout.as_str()),
+                (0, "hello\n"),
+                "{done:?}"
+            );
+        }
+        assert!(
+            containerd
+                .ok(&["tasks", "metrics", "w"])
+                .contains("pids.current")
+        );
+        remove(containerd, "w");
+    });
+}
