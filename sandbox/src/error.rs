@@ -80,6 +80,14 @@ pub enum SandboxError {
         /// What the agent said.
         message: String,
     },
+    /// The sandbox that a container is to join cannot take it.
+    #[error("cannot join sandbox {sandbox}: it {problem}")]
+    Join {
+        /// The sandbox's first container, which gives it its name.
+        sandbox: ContainerId,
+        /// What is in the way.
+        problem: &'static str,
+    },
     /// The sandbox has a container of that name.
     #[error("the sandbox has a container {0} already")]
     Taken(ContainerId),

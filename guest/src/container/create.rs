@@ -60,6 +60,7 @@ impl Containers {
         fs::create_dir_all(&bundle).map_err(ContainerError::file("make folder", &bundle))?;
         let mut spec = load(&bundle.join("config.json"), &request.spec)?;
         spec::prepare(&mut spec, cgroup)?;
+        self.share_namespaces(&mut spec)?;
         let copied_up = copy_up::take(&mut spec);
         let (on_disk, seccomp) = without_filter(&spec);
         save(&bundle.join("config.json"), &on_disk)?;

@@ -19,6 +19,7 @@ mod error;
 mod exec;
 mod face;
 mod list;
+mod namespaces;
 mod outcome;
 mod paths;
 mod pause;

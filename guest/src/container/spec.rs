@@ -12,6 +12,7 @@ use oci_spec::runtime::{
     LinuxSeccompAction, Process, Spec,
 };
 
+use super::namespaces::is_of_container;
 use super::paths::{has_namespace, source_of};
 use super::{ContainerError, apparmor};
 use crate::cgroup::Cgroup;
@@ -157,7 +158,9 @@ fn refuse_hooks(hooks: Option<&Hooks>) -> Result<(), ContainerError> {
 
 fn check_linux(linux: &Linux) -> Result<(), ContainerError> {
     for namespace in linux.namespaces().iter().flatten() {
-        if let Some(path) = namespace.path() {
+        if let Some(path) = namespace.path()
+            && !is_of_container(path)
+        {
             let field = format!("linux.namespaces[{}]", namespace.typ());
             let problem = format!("{} is a namespace of the host's", path.display());
             return Err(ContainerError::invalid(field, problem));

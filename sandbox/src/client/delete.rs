@@ -1,8 +1,10 @@
 //! Removing a container and all that is left of it, whatever was killed before.
 
+use std::io;
 use std::time::Duration;
 
-use crate::client::{Client, listener};
+use crate::client::{Client, listener, unexpected};
+use crate::control::{ChannelError, Reply, Request};
 use crate::driver::oci_state;
 use crate::error::{SandboxError, chain};
 use crate::hooks;
@@ -67,15 +69,8 @@ pub fn delete_with(
         end(client.record.creator, "the creating command")?;
         client = Client::find(store, id)?;
     }
-    if let Some(driver) = client.record.driver {
-        if client.record.exit.is_some() {
-            let _killed_next = driver.wait(CLEARING_DEADLINE);
-        }
-        end(driver, "the driver")?;
-    }
-    // They were ended by the kernel with the driver: this waits until they are gone.
-    for helper in &client.record.helpers {
-        end(*helper, "the VMM or file server")?;
+    if !leave_sandbox(store, &mut client)? {
+        end_sandbox(&client.record)?;
     }
     if let Some(init) = client
         .record
@@ -100,6 +95,69 @@ pub fn delete_with(
         if let Err(error) = hooks::run("poststop", std::slice::from_ref(hook), &state) {
             tracing::warn!(error = chain(&error), "poststop hook failed");
         }
+    }
+    Ok(())
+}
+
+/// Has the driver remove the container when it has others too; false when it has none, and nobody else would miss it.
+fn leave_sandbox(store: &Store, client: &mut Client) -> Result<bool, SandboxError> {
+    const PHASE: &str = "removing the container from its sandbox";
+    let Some(driver) = client.record.driver.filter(ProcessIdentity::is_alive) else {
+        return Ok(false);
+    };
+    let mut others = store.list()?;
+    others.retain(|other| other.driver == Some(driver) && other.id != client.record.id);
+    if others.is_empty() {
+        return Ok(false);
+    }
+    let source = match client.ask(&Request::Delete, &[]) {
+        Ok(Reply::Done) => return Ok(true),
+        Ok(Reply::Failed(failure)) => return Err(SandboxError::Process(failure)),
+        Ok(other) => return Err(unexpected(PHASE, &other)),
+        Err(source) => source,
+    };
+    client.record = store.load(&client.record.id)?;
+    if is_unserved(&source) && driver.is_alive() {
+        // It has let go of the container, or is making it; without the command that creates it, it undoes that.
+        let creator = client.record.creator;
+        if client.record.exit.is_none() && creator != ProcessIdentity::current() {
+            end(creator, "the creating command")?;
+        }
+        return Ok(true);
+    }
+    // The last one has taken it along; and one that does not answer is missed by no container that has ended.
+    if !driver.is_alive() || others.iter().all(|other| other.exit.is_some()) {
+        return Ok(false);
+    }
+    Err(SandboxError::Channel {
+        phase: PHASE,
+        source,
+    })
+}
+
+/// Whether nobody is at a control socket.
+fn is_unserved(error: &ChannelError) -> bool {
+    match error {
+        ChannelError::Closed => true,
+        ChannelError::Io { source, .. } => matches!(
+            source.kind(),
+            io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused
+        ),
+        ChannelError::Malformed(_) => false,
+    }
+}
+
+/// Ends the driver, and with it all that it has.
+fn end_sandbox(record: &Record) -> Result<(), SandboxError> {
+    if let Some(driver) = record.driver {
+        if record.exit.is_some() {
+            let _killed_next = driver.wait(CLEARING_DEADLINE);
+        }
+        end(driver, "the driver")?;
+    }
+    // They were ended by the kernel with the driver: this waits until they are gone.
+    for helper in &record.helpers {
+        end(*helper, "the VMM or file server")?;
     }
     Ok(())
 }

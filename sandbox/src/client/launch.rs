@@ -8,8 +8,9 @@ use std::time::SystemTime;
 
 use oci_spec::runtime::Spec;
 
+use crate::client::join::Joined;
 use crate::config::Config;
-use crate::control::{Adopted, Channel, ChannelError, HostStdio, Launch, Launched};
+use crate::control::{Adopted, Channel, ChannelError, HostStdio, Launch, Launched, Request};
 use crate::error::SandboxError;
 use crate::id::ContainerId;
 use crate::spec::{self, Rootfs};
@@ -38,8 +39,8 @@ pub struct NewContainer {
 #[derive(Debug)]
 pub struct Undecided {
     command: Channel,
-    /// The driver, our child until the calling process ends.
-    pub driver: Child,
+    /// The driver, our child until the calling process ends; nothing when it was there before.
+    pub driver: Option<Child>,
 }
 
 impl NewContainer {
@@ -48,7 +49,10 @@ impl NewContainer {
     /// # Errors
     /// What is wrong with the spec; that the name is taken.
     pub fn register(&self) -> Result<(), SandboxError> {
-        spec::check(&self.spec, &self.bundle)?;
+        match Joined::find(&self.store, &self.spec)? {
+            Some(sandbox) => spec::check_with(&self.spec, &self.bundle, &sandbox.neighbours)?,
+            None => spec::check(&self.spec, &self.bundle)?,
+        }
         let root = self.spec.root().clone().unwrap_or_default();
         self.store.create(&Record {
             id: self.id.clone(),
@@ -74,8 +78,9 @@ impl NewContainer {
     }
 }
 
-/// Has a driver make the registered container. `start_driver` starts the driver program with this socket to run
-/// [`crate::driver::main`] on; `proxy` is the driver's end of the socket to the proxy.
+/// Has a driver make the registered container: that of the sandbox which the container joins, or a new one.
+/// `start_driver` starts the driver program with this socket to run [`crate::driver::main`] on; `proxy` is the driver's
+/// end of the socket to the proxy.
 ///
 /// # Errors
 /// What the driver could not do.
@@ -91,9 +96,17 @@ pub fn launch(
         phase: PHASE,
         source,
     };
-    let (ours, theirs) = UnixStream::pair().map_err(SandboxError::system("make a socket"))?;
-    let driver = start_driver(theirs).map_err(SandboxError::system("start the driver"))?;
-    let mut command = Channel::new(ours);
+    let joined = Joined::find(&new.store, &new.spec)?;
+    let (socket, driver) = match &joined {
+        Some(sandbox) => (sandbox.connect(&new.store)?, None),
+        None => {
+            let (ours, theirs) =
+                UnixStream::pair().map_err(SandboxError::system("make a socket"))?;
+            let driver = start_driver(theirs).map_err(SandboxError::system("start the driver"))?;
+            (ours, Some(driver))
+        }
+    };
+    let mut command = Channel::new(socket);
     let launch = Launch {
         root: new.store.root().to_owned(),
         id: new.id,
@@ -105,7 +118,11 @@ pub fn launch(
     };
     let mut all = descriptors.to_vec();
     all.push(proxy.1.as_fd());
-    command.send(&launch, &all).map_err(lost)?;
+    match joined {
+        Some(_) => command.send(&Request::Join(Box::new(launch)), &all),
+        None => command.send(&launch, &all),
+    }
+    .map_err(lost)?;
     drop(proxy.1);
     match command.receive::<Launched>() {
         Ok((Launched::Created, _)) => Ok(Undecided { command, driver }),
@@ -123,7 +140,7 @@ impl Undecided {
     ///
     /// # Errors
     /// When it is gone.
-    pub fn keep(self) -> Result<Child, SandboxError> {
+    pub fn keep(self) -> Result<Option<Child>, SandboxError> {
         self.command
             .send(&Adopted, &[])
             .map_err(|source| SandboxError::Channel {

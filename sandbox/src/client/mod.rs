@@ -1,6 +1,7 @@
 //! A container as commands see it: its record, and its driver while that lives.
 
 mod delete;
+mod join;
 mod launch;
 
 use std::io;
@@ -82,9 +83,9 @@ impl Client {
                     Status::Stopped
                 })
             }
-            // Its container has ended, and it is clearing up.
+            // Its container has ended, and it is clearing up; it may have others.
             Err(ChannelError::Closed | ChannelError::Io { .. })
-                if driver.wait(CLEARING_DEADLINE) =>
+                if self.has_ended() || driver.wait(CLEARING_DEADLINE) =>
             {
                 Ok(Status::Stopped)
             }
@@ -93,6 +94,14 @@ impl Client {
                 source,
             }),
         }
+    }
+
+    /// Whether its end has been written down meanwhile.
+    fn has_ended(&mut self) -> bool {
+        if let Ok(record) = self.store.load(&self.record.id) {
+            self.record = record;
+        }
+        self.record.exit.is_some()
     }
 
     /// Has its driver do something.

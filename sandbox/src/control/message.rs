@@ -8,7 +8,7 @@ use crate::id::ContainerId;
 use crate::spec::Rootfs;
 use crate::state::{ExitStatus, ProcessIdentity, Status};
 
-/// First message to a new driver. Its descriptors: those of [`HostStdio`], then the socket to the proxy that stands
+/// First message to a new driver, or in [`Request::Join`] to that of the sandbox. Its descriptors: those of [`HostStdio`], then the socket to the proxy that stands
 /// for the container's first process.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Launch {
@@ -66,10 +66,15 @@ pub enum Launched {
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Adopted;
 
-/// A request to a running driver, one per connection.
+/// A request to a running driver, one per connection. It is about the container in whose folder the socket lies.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Request {
+    /// Make one more container in the sandbox; the connection becomes that of the command that creates it, as a new
+    /// driver's would be: [`Launched`] comes back, and [`Adopted`] goes there.
+    Join(Box<Launch>),
+    /// Kill the container and let go of all that it has; the others of its sandbox stay.
+    Delete,
     /// Which state the container is in.
     Status,
     /// Run the container's process.

@@ -2,14 +2,16 @@
 
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
+use std::sync::Arc;
 
 use oci_spec::runtime::Process as ProcessSpec;
 
 use crate::control::{
     AsyncChannel, Failure, FailureKind, HostStdio, ProcessEvent, ProcessRequest, Reply, Request,
 };
-use crate::driver::adopted::Driver;
+use crate::driver::join;
 use crate::driver::launch::{run_hooks, stdio, tell_exit};
+use crate::driver::members::{Driver, Member};
 use crate::driver::oci_state::oci_state;
 use crate::error::SandboxError;
 use crate::sandbox::Process;
@@ -20,48 +22,61 @@ use crate::state::{Status, Store};
 const KILL: u8 = 9;
 
 /// Answers one request.
-pub(super) async fn serve(driver: &Driver, stream: UnixStream) -> Result<(), SandboxError> {
+pub(super) async fn serve(
+    driver: &Arc<Driver>,
+    member: &Member,
+    stream: UnixStream,
+) -> Result<(), SandboxError> {
     let lost = |source| SandboxError::Channel {
         phase: "serving a command",
         source,
     };
     let mut channel = AsyncChannel::new(stream).map_err(SandboxError::system("watch a command"))?;
     let (request, descriptors) = channel.receive::<Request>().await.map_err(lost)?;
-    if let Request::Exec { process, stdio } = request {
-        exec(driver, channel, &process, &stdio, descriptors).await;
-        return Ok(());
-    }
-    let reply = answer(driver, request)
+    let request = match request {
+        Request::Exec { process, stdio } => {
+            exec(member, channel, &process, &stdio, descriptors).await;
+            return Ok(());
+        }
+        Request::Join(launch) => return join::serve(driver, channel, *launch, descriptors).await,
+        request => request,
+    };
+    let reply = answer(member, request)
         .await
         .unwrap_or_else(|error| Reply::Failed(error.failure()));
     channel.send(&reply).await.map_err(lost)
 }
 
-async fn answer(driver: &Driver, request: Request) -> Result<Reply, SandboxError> {
-    let container = &driver.container;
+async fn answer(member: &Member, request: Request) -> Result<Reply, SandboxError> {
+    let container = &member.container;
     match request {
         Request::Status => return Ok(Reply::Status(container.status())),
-        Request::Start => start(driver).await?,
+        Request::Start => start(member).await?,
+        Request::Delete => {
+            container.delete().await?;
+            member.discard();
+            member.is_cleared().await;
+        }
         Request::Kill { signal, all } => container.kill(signal, all).await?,
         Request::Pause => container.pause().await?,
         Request::Resume => container.resume().await?,
         Request::Update { resources } => container.update(&resources).await?,
         Request::Stats => return Ok(Reply::Stats(container.stats().await?)),
         Request::Processes => return Ok(Reply::Processes(container.processes().await?)),
-        Request::Exec { .. } => {
+        Request::Exec { .. } | Request::Join(_) => {
             return Ok(Reply::Failed(Failure {
                 kind: FailureKind::Other,
-                message: "exec is not answered here".to_owned(),
+                message: "this is not answered here".to_owned(),
             }));
         }
     }
     Ok(Reply::Done)
 }
 
-async fn start(driver: &Driver) -> Result<(), SandboxError> {
-    driver.container.start().await?;
-    if let Some(hooks) = driver.launch.spec.hooks() {
-        let record = Store::open(&driver.launch.root)?.load(&driver.launch.id)?;
+async fn start(member: &Member) -> Result<(), SandboxError> {
+    member.container.start().await?;
+    if let Some(hooks) = member.launch.spec.hooks() {
+        let record = Store::open(&member.launch.root)?.load(&member.launch.id)?;
         let state = serde_json::to_vec(&oci_state(&record, Status::Running)).unwrap_or_default();
         // runtime-spec 1.2: a poststart hook that fails is warned of, and the rest goes on.
         if let Err(error) = run_hooks("poststart", hooks.poststart().clone(), &state).await {
@@ -72,7 +87,7 @@ async fn start(driver: &Driver) -> Result<(), SandboxError> {
 }
 
 async fn exec(
-    driver: &Driver,
+    member: &Member,
     mut channel: AsyncChannel,
     process: &ProcessSpec,
     kind: &HostStdio,
@@ -81,7 +96,7 @@ async fn exec(
     let started = async {
         spec::check_process(process)?;
         let stdio = stdio(kind, descriptors)?;
-        driver.container.exec(process, stdio).await
+        member.container.exec(process, stdio).await
     };
     let process = match started.await {
         Ok(process) => process,

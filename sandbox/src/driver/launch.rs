@@ -3,19 +3,21 @@
 use std::fs;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::{UnixListener, UnixStream};
+use std::sync::Arc;
 
 use oci_spec::runtime::Hook;
 
 use crate::control::{
     Adopted, AsyncChannel, ChannelError, HostStdio, Launch, Launched, ProcessEvent, SOCKET,
 };
-use crate::driver::adopted::{self, Driver};
+use crate::driver::adopted;
+use crate::driver::members::{Driver, Member, helpers};
 use crate::driver::oci_state::oci_state;
 use crate::error::SandboxError;
 use crate::hooks;
 use crate::sandbox::{Container, Sandbox, SandboxOptions};
-use crate::spec;
-use crate::state::{ExitStatus, ProcessIdentity, Status, Store};
+use crate::spec::{self, GuestSpec};
+use crate::state::{ExitStatus, ProcessIdentity, Record, Status, Store};
 use crate::stdio::{Log, Stdio};
 use crate::timeline;
 
@@ -54,27 +56,26 @@ pub async fn main(socket: UnixStream) -> Result<(), SandboxError> {
             return Ok(());
         }
     };
-    let adopted = async {
-        command.send(&Launched::Created).await?;
-        command.receive::<Adopted>().await
-    };
-    if let Err(error) = adopted.await {
+    if let Err(error) = adopted(&mut command).await {
         tracing::info!(%error, "the launching command is gone");
         sandbox.kill().await;
         return Ok(());
     }
     drop(command);
-    adopted::serve(
-        Driver {
-            launch,
-            sandbox,
-            container,
-        },
-        listener,
-        proxy,
-    )
-    .await;
+    let driver = Arc::new(Driver::new(&launch, sandbox));
+    let member = Member::new(launch, container);
+    // Nothing has ended before the first one has begun.
+    if driver.admit(&member) {
+        adopted::serve(Arc::clone(&driver), member, listener, proxy).await;
+    }
+    driver.idle().await;
     Ok(())
+}
+
+/// Tells the command that its container is made, and waits until it has written down what it must.
+pub(super) async fn adopted(command: &mut AsyncChannel) -> Result<(), ChannelError> {
+    command.send(&Launched::Created).await?;
+    command.receive::<Adopted>().await.map(drop)
 }
 
 async fn prepare(
@@ -105,24 +106,8 @@ async fn prepare(
     )
     .await?;
     let made = async {
-        store.update(&launch.id, |record| {
-            record.helpers = sandbox
-                .processes()
-                .iter()
-                .filter_map(|pid| ProcessIdentity::of(pid.cast_signed()))
-                .collect();
-        })?;
-        if let Some(stages) = launch.spec.hooks() {
-            let state =
-                serde_json::to_vec(&oci_state(&record, Status::Creating)).unwrap_or_default();
-            // Deprecated, and still what engines set networks up with.
-            let prestart = stages.prestart().clone();
-            run_hooks("prestart", prestart, &state).await?;
-            run_hooks("createRuntime", stages.create_runtime().clone(), &state).await?;
-        }
-        let container = sandbox.create(&launch.id, &guest_spec, stdio).await?;
-        let listener = listen(&store, launch)?;
-        Ok((container, listener))
+        store.update(&launch.id, |record| record.helpers = helpers(&sandbox))?;
+        make(&store, launch, &record, &sandbox, &guest_spec, stdio).await
     };
     match made.await {
         Ok((container, listener)) => Ok((sandbox, container, listener)),
@@ -131,6 +116,27 @@ async fn prepare(
             Err(error)
         }
     }
+}
+
+/// Makes a container in a machine that is there, and its control socket.
+pub(super) async fn make(
+    store: &Store,
+    launch: &Launch,
+    record: &Record,
+    sandbox: &Sandbox,
+    guest_spec: &GuestSpec,
+    stdio: Stdio,
+) -> Result<(Container, UnixListener), SandboxError> {
+    if let Some(stages) = launch.spec.hooks() {
+        let state = serde_json::to_vec(&oci_state(record, Status::Creating)).unwrap_or_default();
+        // Deprecated, and still what engines set networks up with.
+        let prestart = stages.prestart().clone();
+        run_hooks("prestart", prestart, &state).await?;
+        run_hooks("createRuntime", stages.create_runtime().clone(), &state).await?;
+    }
+    let container = sandbox.create(&launch.id, guest_spec, stdio).await?;
+    let listener = listen(store, launch)?;
+    Ok((container, listener))
 }
 
 /// Hooks block; the driver's one thread must not.

@@ -7,13 +7,18 @@
 //!      proxy  ◀──────exit status──────────┘ └── other commands
 //! ```
 //!
-//! The driver ends with its container: it shuts the guest down, writes the exit status into the container's record,
-//! tells the proxy and is gone. Its death takes VMM and file server with it (parent-death signals), the proxy sees its
-//! socket close.
+//! When a container has ended the driver writes the exit status into its record and tells its proxy. It ends with the
+//! last container of the sandbox: before that one's end is told, it shuts the guest down. Its death takes VMM and file
+//! server with it (parent-death signals), and all proxies see their sockets close.
+//!
+//! Further containers of the sandbox (of a pod) are made by `cofferdam create` as the first one, but their launch goes
+//! over the control socket of that one; each has a control socket in its own folder then, a record and a proxy.
 
 mod adopted;
 mod connection;
+mod join;
 mod launch;
+mod members;
 mod oci_state;
 
 pub use launch::main;

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use oci_spec::runtime::{Linux, LinuxNamespaceType, LinuxSeccompAction, Mount, Process, Spec};
 
 use super::apparmor;
+use super::namespaces::{Neighbours, Owner};
 
 /// Why a container of this spec cannot be made.
 #[derive(Debug, thiserror::Error)]
@@ -66,11 +67,19 @@ const GUEST_FILE_SYSTEMS: [&str; 8] = [
     "bind", "cgroup", "cgroup2", "devpts", "mqueue", "proc", "sysfs", "tmpfs",
 ];
 
-/// Checks all of a spec.
+/// Checks all of a spec, of a container that has a sandbox of its own.
 ///
 /// # Errors
 /// The first thing that is wrong or that we cannot do.
 pub fn check(spec: &Spec, bundle: &Path) -> Result<(), SpecError> {
+    check_with(spec, bundle, &Neighbours::default())
+}
+
+/// Checks all of a spec, of a container that may share namespaces with these.
+///
+/// # Errors
+/// As [`check`].
+pub fn check_with(spec: &Spec, bundle: &Path, neighbours: &Neighbours) -> Result<(), SpecError> {
     check_version(spec.version())?;
     for (name, present) in [
         ("solaris", spec.solaris().is_some()),
@@ -108,7 +117,7 @@ pub fn check(spec: &Spec, bundle: &Path) -> Result<(), SpecError> {
         .linux()
         .as_ref()
         .ok_or_else(|| invalid("linux is missing"))?;
-    check_linux(linux)
+    check_linux(linux, neighbours)
 }
 
 fn check_version(version: &str) -> Result<(), SpecError> {
@@ -295,8 +304,8 @@ pub(crate) fn guest_device(path: &Path) -> Option<&'static str> {
     .find(|device| path == Path::new(device))
 }
 
-fn check_linux(linux: &Linux) -> Result<(), SpecError> {
-    check_namespaces(linux)?;
+fn check_linux(linux: &Linux, neighbours: &Neighbours) -> Result<(), SpecError> {
+    check_namespaces(linux, neighbours)?;
     for device in linux.devices().iter().flatten() {
         if !GUEST_DEVICES.contains(&(device.major(), device.minor()))
             || device.typ().as_str() == "b"
@@ -346,7 +355,7 @@ fn check_linux(linux: &Linux) -> Result<(), SpecError> {
     Ok(())
 }
 
-fn check_namespaces(linux: &Linux) -> Result<(), SpecError> {
+fn check_namespaces(linux: &Linux, neighbours: &Neighbours) -> Result<(), SpecError> {
     use LinuxNamespaceType::{Ipc, Mount, Network, Pid, User, Uts};
     let namespaces = linux.namespaces().as_deref().unwrap_or_default();
     let mut seen = HashSet::new();
@@ -367,6 +376,7 @@ fn check_namespaces(linux: &Linux) -> Result<(), SpecError> {
         };
         if kind != Network
             && let Some(path) = namespace.path()
+            && !can_share(kind, neighbours.owner(kind, path))
         {
             return Err(unsupported(
                 format!("joining the {kind} namespace {}", path.display()),
@@ -389,8 +399,24 @@ fn check_namespaces(linux: &Linux) -> Result<(), SpecError> {
         .find(|one| one.typ() == Network)
         .and_then(|one| one.path().as_ref())
     {
+        Some(path) if neighbours.has_network(path) => Ok(()),
+        _ if neighbours.is_joined() => Err(unsupported(
+            "a network namespace that is not the sandbox's",
+            "a virtual machine has one network, and all containers of a pod share it",
+        )),
         Some(path) => check_network(path),
         None => Ok(()),
+    }
+}
+
+/// Whether a container can be in this owner's namespace.
+fn can_share(kind: LinuxNamespaceType, owner: Option<&Owner>) -> bool {
+    use LinuxNamespaceType::{Ipc, Pid, Uts};
+    match owner {
+        Some(Owner::Container(_)) => matches!(kind, Ipc | Pid | Uts),
+        // The guest's own processes are none of its business.
+        Some(Owner::Sandbox) => matches!(kind, Ipc | Uts),
+        None => false,
     }
 }
 

@@ -3,13 +3,15 @@
 mod apparmor;
 mod check;
 mod load;
+mod namespaces;
 mod rewrite;
 mod size;
 #[cfg(test)]
 mod tests;
 
 pub(crate) use apparmor::translate as translate_apparmor;
-pub use check::{SpecError, check, check_process};
+pub use check::{SpecError, check, check_process, check_with};
 pub use load::{LoadError, load};
-pub use rewrite::{GuestSpec, Rootfs, rewrite};
+pub use namespaces::{Neighbours, Owner, network_path, sandbox_of};
+pub use rewrite::{GuestSpec, Rootfs, rewrite, rewrite_with};
 pub use size::{Size, size};

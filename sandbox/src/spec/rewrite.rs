@@ -9,6 +9,7 @@ use sandbox_share::{Entry, EntryKind};
 use crate::id::ContainerId;
 use crate::spec::apparmor;
 use crate::spec::check::{SpecError, guest_device, is_bind};
+use crate::spec::namespaces::{Neighbours, OF_CONTAINER, Owner};
 
 /// Where a container's root file system comes from.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -36,7 +37,7 @@ pub struct GuestSpec {
     pub entries: Vec<Entry>,
 }
 
-/// Rewrites a checked spec for the guest.
+/// Rewrites a checked spec for the guest, of a container that has a sandbox of its own.
 ///
 /// # Errors
 /// [`SpecError`] when a path has gone since the check.
@@ -45,6 +46,20 @@ pub fn rewrite(
     spec: &Spec,
     bundle: &Path,
     rootfs: &Rootfs,
+) -> Result<GuestSpec, SpecError> {
+    rewrite_with(id, spec, bundle, rootfs, &Neighbours::default())
+}
+
+/// Rewrites a checked spec for the guest, of a container that may share namespaces with these.
+///
+/// # Errors
+/// As [`rewrite`].
+pub fn rewrite_with(
+    id: &ContainerId,
+    spec: &Spec,
+    bundle: &Path,
+    rootfs: &Rootfs,
+    neighbours: &Neighbours,
 ) -> Result<GuestSpec, SpecError> {
     let mut spec = spec.clone();
     let mut entries = Vec::new();
@@ -111,7 +126,7 @@ pub fn rewrite(
     }
     if let Some(mut linux) = spec.linux().clone() {
         let mut namespaces = linux.namespaces().clone().unwrap_or_default();
-        namespaces.retain(|namespace| namespace.typ() != LinuxNamespaceType::Network);
+        namespaces.retain_mut(|namespace| in_guest(namespace, neighbours));
         // Engines on a host with cgroup v1 ask for none, and expect that a container sees its own limits all the same.
         if !namespaces
             .iter()
@@ -126,6 +141,26 @@ pub fn rewrite(
         spec.set_linux(Some(linux));
     }
     Ok(GuestSpec { spec, entries })
+}
+
+/// Makes a namespace the guest's; false: it is one that the guest has anyway.
+fn in_guest(namespace: &mut LinuxNamespace, neighbours: &Neighbours) -> bool {
+    if namespace.typ() == LinuxNamespaceType::Network {
+        return false;
+    }
+    let owner = namespace
+        .path()
+        .as_deref()
+        .and_then(|path| neighbours.owner(namespace.typ(), path));
+    match owner {
+        Some(Owner::Sandbox) => return false,
+        Some(Owner::Container(id)) => {
+            namespace.set_path(Some(format!("{OF_CONTAINER}{id}").into()));
+        }
+        // Its own; what the check has refused is refused by the guest too.
+        None => {}
+    }
+    true
 }
 
 /// The last of `ro` and `rw` counts, as for mount(8); `rro` too.

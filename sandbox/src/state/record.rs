@@ -57,7 +57,7 @@ pub struct Record {
     /// The spec's poststop hooks: the bundle may be gone when they are due.
     #[serde(default)]
     pub poststop: Vec<oci_spec::runtime::Hook>,
-    /// Set when it has ended and the sandbox is gone.
+    /// Set when it has ended and is gone from the sandbox, or the sandbox with it.
     #[serde(default)]
     pub exit: Option<ExitStatus>,
     /// When that was: RFC 3339, UTC.

@@ -73,7 +73,10 @@ pub fn in_foreground(
         };
         let exit = proxy::stand_for(Channel::new(ours), &signals, terminal);
         drop(raw);
-        driver.wait().context("cannot wait for the driver")?;
+        // The sandbox's driver stays for the other containers.
+        if let Some(driver) = &mut driver {
+            driver.wait().context("cannot wait for the driver")?;
+        }
         Ok(exit)
     })
 }

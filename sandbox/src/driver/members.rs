@@ -1,0 +1,147 @@
+//! The containers of a driver's sandbox.
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::watch;
+
+use crate::control::Launch;
+use crate::id::ContainerId;
+use crate::sandbox::{Container, Sandbox};
+use crate::spec::{Neighbours, Owner, network_path};
+use crate::state::ProcessIdentity;
+
+/// What a driver owns.
+#[derive(Debug)]
+pub(super) struct Driver {
+    /// The state directory.
+    pub(super) root: PathBuf,
+    pub(super) sandbox: Sandbox,
+    /// The network namespace that was made for the sandbox's first container.
+    network: Option<PathBuf>,
+    table: Mutex<Table>,
+    /// How many containers are not entirely cleared up.
+    busy: watch::Sender<usize>,
+}
+
+#[derive(Debug, Default)]
+struct Table {
+    members: HashMap<ContainerId, Arc<Member>>,
+    /// The last container has ended, and the machine is on its way down.
+    is_ending: bool,
+}
+
+/// A container, from its adoption until it is cleared up.
+#[derive(Debug)]
+pub(super) struct Member {
+    pub(super) launch: Launch,
+    pub(super) container: Container,
+    discarded: watch::Sender<bool>,
+    cleared: watch::Sender<bool>,
+}
+
+impl Driver {
+    /// The driver of a sandbox whose first container is asked for by this.
+    pub(super) fn new(first: &Launch, sandbox: Sandbox) -> Self {
+        Self {
+            root: first.root.clone(),
+            sandbox,
+            network: network_path(&first.spec),
+            table: Mutex::default(),
+            busy: watch::channel(0).0,
+        }
+    }
+
+    fn table(&self) -> MutexGuard<'_, Table> {
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes a container up; not any more when the sandbox is ending.
+    pub(super) fn admit(&self, member: &Arc<Member>) -> bool {
+        let mut table = self.table();
+        if table.is_ending {
+            return false;
+        }
+        let id = member.launch.id.clone();
+        table.members.insert(id, Arc::clone(member));
+        self.busy.send_modify(|count| *count += 1);
+        true
+    }
+
+    /// A container has ended. Answers whether it was the last one: then no other is taken up any more.
+    pub(super) fn leave(&self, member: &Member) -> bool {
+        let mut table = self.table();
+        table.members.remove(&member.launch.id);
+        table.is_ending |= table.members.is_empty();
+        table.is_ending
+    }
+
+    /// All that there was to do for a container is done.
+    pub(super) fn cleared(&self, member: &Member) {
+        member.cleared.send_replace(true);
+        self.busy.send_modify(|count| *count -= 1);
+    }
+
+    /// Waits until everything is done for all containers.
+    pub(super) async fn idle(&self) {
+        let mut busy = self.busy.subscribe();
+        // Its sender is ours.
+        let _open = busy.wait_for(|&count| count == 0).await;
+    }
+
+    /// Whose namespaces a container may share that joins now.
+    pub(super) fn neighbours(&self) -> Neighbours {
+        let mut neighbours = Neighbours::new(self.network.clone());
+        for (id, member) in &self.table().members {
+            if member.container.lifecycle().is_alive() && member.launch.proxy.is_alive() {
+                neighbours.add(member.launch.proxy.pid, Owner::Container(id.clone()));
+            }
+        }
+        neighbours
+    }
+
+    /// VMM and file server.
+    pub(super) fn helpers(&self) -> Vec<ProcessIdentity> {
+        helpers(&self.sandbox)
+    }
+}
+
+/// VMM and file server of a sandbox.
+pub(super) fn helpers(sandbox: &Sandbox) -> Vec<ProcessIdentity> {
+    let pids = sandbox.processes().iter();
+    pids.filter_map(|pid| ProcessIdentity::of(pid.cast_signed()))
+        .collect()
+}
+
+impl Member {
+    pub(super) fn new(launch: Launch, container: Container) -> Arc<Self> {
+        Arc::new(Self {
+            launch,
+            container,
+            discarded: watch::channel(false).0,
+            cleared: watch::channel(false).0,
+        })
+    }
+
+    /// Nobody wants what is left of its output.
+    pub(super) fn discard(&self) {
+        self.discarded.send_replace(true);
+    }
+
+    /// Waits until somebody [discards](Self::discard) it.
+    pub(super) async fn is_discarded(&self) {
+        wait(&self.discarded).await;
+    }
+
+    /// Waits until all is done for it.
+    pub(super) async fn is_cleared(&self) {
+        wait(&self.cleared).await;
+    }
+}
+
+async fn wait(flag: &watch::Sender<bool>) {
+    // Whoever waits holds the sender.
+    let mut flag = flag.subscribe();
+    let _open = flag.wait_for(|&is_set| is_set).await;
+}
