@@ -8,5 +8,6 @@ mod commands;
 mod creation;
 mod initramfs;
 mod lost;
+mod pods;
 mod storage;
 mod volume;
