@@ -4,6 +4,7 @@
 
 mod boot;
 mod bundle;
+mod cgroup;
 mod commands;
 mod creation;
 mod initramfs;

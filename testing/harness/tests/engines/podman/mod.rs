@@ -1,5 +1,6 @@
 //! podman with conmon.
 
+mod accounting;
 mod engine;
 mod isolation;
 mod lifecycle;
