@@ -5,6 +5,7 @@ mod check;
 mod load;
 mod namespaces;
 mod rewrite;
+mod shm;
 mod size;
 #[cfg(test)]
 mod tests;

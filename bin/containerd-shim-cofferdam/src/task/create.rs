@@ -1,7 +1,7 @@
 //! Making a task: from a bundle to a container that waits to be started.
 
 use std::collections::HashMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
 use containerd_shim_protos::api::CreateTaskRequest;
@@ -9,9 +9,9 @@ use containerd_shim_protos::events::task::{TaskCreate, TaskIO};
 use containerd_shim_protos::protobuf::MessageField;
 use containerd_shim_protos::topics::TASK_CREATE_EVENT_TOPIC;
 use containerd_shim_protos::ttrpc::{self, Code};
-use oci_spec::runtime::{LinuxNamespaceType, Spec};
+use oci_spec::runtime::Spec;
 use sandbox::config::Config;
-use sandbox::spec::{self, GuestSpec, Size};
+use sandbox::spec::{self, GuestSpec, Neighbours, Size};
 use sandbox::{Container, ContainerId, SandboxError, SandboxOptions};
 use tokio::sync::watch;
 
@@ -94,6 +94,8 @@ struct New {
     mounted: Option<Mounted>,
     /// The pod's, for a member.
     machine: Option<Arc<Machine>>,
+    /// Whose namespaces a member may share.
+    neighbours: Neighbours,
 }
 
 impl New {
@@ -118,10 +120,8 @@ impl New {
         if let Some(process) = spec.process_mut() {
             process.set_terminal(Some(request.terminal));
         }
-        if let Some(machine) = &machine {
-            join(&mut spec, machine.pid);
-        }
-        spec::check(&spec, &bundle).map_err(|error| wrong(error.into()))?;
+        let neighbours = machine.as_deref().map(neighbours).unwrap_or_default();
+        spec::check_with(&spec, &bundle, &neighbours).map_err(|error| wrong(error.into()))?;
         Ok(Self {
             id,
             bundle,
@@ -137,6 +137,7 @@ impl New {
             rootfs: source.rootfs,
             mounted: source.mounted,
             machine,
+            neighbours,
         })
     }
 
@@ -176,7 +177,8 @@ impl New {
         // Before the machine: who waits for the other side of a FIFO need not wait for it.
         let stdio = self.names.open(owner).await;
         let stdio = stdio.map_err(|error| failed(container::stdio(error)))?;
-        let guest = spec::rewrite(&self.id, &self.spec, &self.bundle, &self.rootfs)
+        let (spec, bundle) = (&self.spec, &self.bundle);
+        let guest = spec::rewrite_with(&self.id, spec, bundle, &self.rootfs, &self.neighbours)
             .map_err(|error| failed(error.into()))?;
         let machine = match &self.machine {
             Some(machine) => Arc::clone(machine),
@@ -248,25 +250,11 @@ fn pod_size(spec: &Spec, config: &Config) -> Size {
     spec::size(&sized, config)
 }
 
-/// Namespaces of the pod's sandbox are named by its pid. In the guest they are the pod's.
-fn join(spec: &mut Spec, pid: u32) {
-    let own = format!("/proc/{pid}/ns");
-    let Some(namespaces) = spec
-        .linux_mut()
-        .as_mut()
-        .and_then(|linux| linux.namespaces_mut().as_mut())
-    else {
-        return;
-    };
-    for namespace in namespaces {
-        let of_pod = namespace
-            .path()
-            .as_ref()
-            .is_some_and(|path| path.parent() == Some(Path::new(&own)));
-        if of_pod && namespace.typ() != LinuxNamespaceType::Pid {
-            namespace.set_path(None);
-        }
-    }
+/// Namespaces of the pod's sandbox are named by its pid. In the guest they are the guest's own, which need no process.
+fn neighbours(machine: &Machine) -> Neighbours {
+    let mut neighbours = Neighbours::new(None);
+    neighbours.add(machine.pid.cast_signed(), spec::Owner::Sandbox);
+    neighbours
 }
 
 #[cfg(test)]
@@ -308,25 +296,5 @@ mod tests {
         let size = pod_size(&limited, &config);
         assert_eq!(size.vcpus, 3);
         assert_eq!(size.memory, (1024 + config.memory_overhead_mib) << 20);
-    }
-
-    #[test]
-    fn only_the_pods_own_namespaces_are_joined() {
-        let mut spec = spec(
-            r#"{"ociVersion":"1.0.2","linux":{"namespaces":[
-                {"type":"ipc","path":"/proc/42/ns/ipc"},{"type":"uts","path":"/proc/43/ns/uts"},{"type":"pid"}]}}"#,
-        );
-        join(&mut spec, 42);
-        let paths: Vec<_> = spec
-            .linux()
-            .as_ref()
-            .unwrap()
-            .namespaces()
-            .as_ref()
-            .unwrap()
-            .iter()
-            .map(|namespace| namespace.path().is_some())
-            .collect();
-        assert_eq!(paths, [false, true, false]);
     }
 }

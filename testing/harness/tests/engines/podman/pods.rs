@@ -95,6 +95,36 @@ fn containers_share_kernel_network_ipc_and_name() {
 }
 
 #[test]
+fn shared_memory_is_one_file_system_as_large_as_it_was_told_to_be() {
+    both(|podman| {
+        create(podman, &["--infra-name", "first"]);
+        start(podman, "one", WAITING);
+        start(podman, "two", WAITING);
+        let look = |name: &str| {
+            let kind = inside(podman, name, "stat -f -c %T /dev/shm");
+            (kind, inside(podman, name, "stat -c %d /dev/shm"))
+        };
+        let (one, two) = (look("one"), look("two"));
+        assert_eq!(one, two, "a mapping of one is a mapping of the other");
+        podman.ok(&["rm", "--force", "--time", "0", "one"]);
+        assert_eq!(look("two"), two);
+        remove(podman);
+        let fills = "dd if=/dev/zero of=/dev/shm/file bs=64k count=100 2>/dev/null; wc -c < /dev/shm/file; stat -c %a /dev/shm";
+        let alone = podman.ok(&[
+            "run",
+            "--rm",
+            "--shm-size",
+            "3m",
+            "busybox",
+            "sh",
+            "-c",
+            fills,
+        ]);
+        (one.0, alone)
+    });
+}
+
+#[test]
 fn containers_share_processes_when_told_to() {
     both(|podman| {
         create(podman, &["--share", "pid,ipc,net,uts"]);
