@@ -56,7 +56,7 @@ fn size_of_engines(source: &Path) -> Option<u64> {
     let file_system = statfs(source).ok()?;
     let device = |path: &Path| fs::metadata(path).map(|folder| folder.dev()).ok();
     let is_mounted = device(source)? != device(source.parent()?)?;
-    if i64::from(file_system.f_type) != TMPFS || !is_mounted {
+    if file_system.f_type != TMPFS || !is_mounted {
         return None;
     }
     let block = u64::try_from(file_system.f_bsize).ok()?;
