@@ -5,6 +5,7 @@ use std::error::Error;
 use backend_api::BackendError;
 use sandbox_share::ShareError;
 
+use crate::cgroup::CgroupError;
 use crate::config::ConfigError;
 use crate::control::{ChannelError, Failure, FailureKind};
 use crate::hooks::HookError;
@@ -41,6 +42,9 @@ pub enum SandboxError {
     /// The file server.
     #[error("sharing files with the guest")]
     Share(#[from] ShareError),
+    /// The host's control groups.
+    #[error(transparent)]
+    Cgroup(#[from] CgroupError),
     /// A hook said no.
     #[error(transparent)]
     Hook(#[from] HookError),

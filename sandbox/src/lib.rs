@@ -5,6 +5,7 @@
 //! - [`state`] is what is written down, [`spec`] what a bundle asks for, [`config`] what the host's owner decides.
 
 pub mod backend;
+pub mod cgroup;
 pub mod client;
 pub mod config;
 pub mod control;

@@ -13,7 +13,9 @@ use tokio::sync::Mutex as AsyncMutex;
 
 use super::outcome::Outcome;
 use super::paths::{has_namespace, owner, source_of};
-use super::{Container, ContainerError, Containers, FOLDER, Failure, Inner, copy_up, share, spec};
+use super::{
+    Container, ContainerError, Containers, FOLDER, Failure, Inner, copy_up, share, shm, spec,
+};
 use crate::cgroup::{Cgroup, OomCount, OomWatch};
 use crate::helper::{CreateRequest, Report, ReportReader, Request};
 use crate::process::End;
@@ -43,6 +45,7 @@ impl Containers {
             failed => {
                 let removed = cgroup.remove().await;
                 remove_folders(&request.id);
+                shm::remove(&request.id);
                 share::let_go(&request.id).await;
                 removed.map_err(ContainerError::file("remove cgroup", cgroup.path()))?;
                 failed.map(|made| made.map(|_| 0))
@@ -61,6 +64,7 @@ impl Containers {
         let mut spec = load(&bundle.join("config.json"), &request.spec)?;
         spec::prepare(&mut spec, cgroup)?;
         self.share_namespaces(&mut spec)?;
+        shm::make(&mut spec)?;
         let copied_up = copy_up::take(&mut spec);
         let (on_disk, seccomp) = without_filter(&spec);
         save(&bundle.join("config.json"), &on_disk)?;

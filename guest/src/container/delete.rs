@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::time::timeout;
 
 use super::create::remove_folders;
-use super::{ContainerError, Containers, share};
+use super::{ContainerError, Containers, share, shm};
 
 /// How long the agent may take to see an end that the kernel has announced.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -45,6 +45,7 @@ impl Containers {
             }
         }
         remove_folders(id);
+        shm::remove(id);
         share::let_go(id).await;
         self.table().remove(id);
         Ok(())

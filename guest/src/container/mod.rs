@@ -24,6 +24,7 @@ mod outcome;
 mod paths;
 mod pause;
 mod share;
+mod shm;
 mod signal;
 mod spec;
 mod start;

@@ -3,6 +3,7 @@
 use std::io;
 use std::time::Duration;
 
+use crate::cgroup;
 use crate::client::{Client, listener, unexpected};
 use crate::control::{ChannelError, Reply, Request};
 use crate::driver::oci_state;
@@ -87,6 +88,7 @@ pub fn delete_with(
             end(init, "the proxy")?;
         }
     }
+    cgroup::remove(&client.record.cgroups)?;
     let state = serde_json::to_vec(&oci_state(&client.record, Status::Stopped)).unwrap_or_default();
     and_what_it_owns(&client.record)?;
     store.remove(id)?;

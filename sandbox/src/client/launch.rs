@@ -8,6 +8,7 @@ use std::time::SystemTime;
 
 use oci_spec::runtime::Spec;
 
+use crate::cgroup;
 use crate::client::join::Joined;
 use crate::config::Config;
 use crate::control::{Adopted, Channel, ChannelError, HostStdio, Launch, Launched, Request};
@@ -64,6 +65,7 @@ impl NewContainer {
             driver: None,
             init: None,
             helpers: Vec::new(),
+            cgroups: cgroup::folders(&self.spec)?,
             poststop: self
                 .spec
                 .hooks()

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use crate::control::{Adopted, AsyncChannel, ChannelError, Launch, Launched};
 use crate::driver::adopted;
-use crate::driver::launch::{self, make, stdio};
+use crate::driver::launch::{self, account, make, stdio};
 use crate::driver::members::{Driver, Member};
 use crate::error::SandboxError;
 use crate::sandbox::Container;
@@ -71,6 +71,7 @@ async fn prepare(
         record.init = Some(launch.proxy);
         record.helpers = driver.helpers();
     })?;
+    account(&record, launch)?;
     let stdio = stdio(&launch.stdio, descriptors)?;
     // As the command has checked it, with what has ended since.
     let neighbours = driver.neighbours();

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use oci_spec::runtime::Hook;
 
+use crate::cgroup;
 use crate::control::{
     Adopted, AsyncChannel, ChannelError, HostStdio, Launch, Launched, ProcessEvent, SOCKET,
 };
@@ -88,6 +89,9 @@ async fn prepare(
         record.driver = Some(ProcessIdentity::current());
         record.init = Some(launch.proxy);
     })?;
+    account(&record, launch)?;
+    // What it starts is in them with it.
+    cgroup::join(&record.cgroups, ProcessIdentity::current().pid)?;
     let stdio = stdio(&launch.stdio, descriptors)?;
     let guest_spec = spec::rewrite(&launch.id, &launch.spec, &record.bundle, &launch.rootfs)?;
     let hostname = launch
@@ -95,18 +99,23 @@ async fn prepare(
         .hostname()
         .clone()
         .unwrap_or_else(|| launch.id.to_string());
+    let size = spec::size(&launch.spec, &launch.config);
     let sandbox = Sandbox::boot(
         &launch.config,
         SandboxOptions {
             name: launch.id.to_string(),
             hostname: hostname.chars().take(64).collect(),
-            size: spec::size(&launch.spec, &launch.config),
+            size,
             entries: guest_spec.entries.clone(),
         },
     )
     .await?;
     let made = async {
         store.update(&launch.id, |record| record.helpers = helpers(&sandbox))?;
+        if spec::memory_limit(&launch.spec).is_some() {
+            let all = size.memory.saturating_add(sandbox.overhead());
+            cgroup::limit_memory(&record.cgroups, all)?;
+        }
         make(&store, launch, &record, &sandbox, &guest_spec, stdio).await
     };
     match made.await {
@@ -116,6 +125,16 @@ async fn prepare(
             Err(error)
         }
     }
+}
+
+/// Makes the container's control groups, and puts its proxy into them: not the command that creates it, which may be
+/// the proxy and which removes them.
+pub(super) fn account(record: &Record, launch: &Launch) -> Result<(), SandboxError> {
+    cgroup::make(&record.cgroups)?;
+    if launch.proxy != record.creator {
+        cgroup::join(&record.cgroups, launch.proxy.pid)?;
+    }
+    Ok(())
 }
 
 /// Makes a container in a machine that is there, and its control socket.

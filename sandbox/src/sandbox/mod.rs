@@ -10,6 +10,7 @@ mod share;
 use std::sync::Arc;
 use std::time::Duration;
 
+use backend_api::Accelerator;
 use cofferdam_protocol::event;
 use sandbox_share::Entry;
 use tokio::sync::oneshot;
@@ -29,6 +30,11 @@ use crate::stdio::Stdio;
 
 /// How long a guest may take to write back what it holds for files of the host.
 const SYNC_DEADLINE: Duration = Duration::from_secs(30);
+
+/// What VMM, file server and driver take at most for themselves.
+const OVERHEAD: u64 = 256 << 20;
+/// What an emulating VMM keeps of translated code at most.
+const TRANSLATIONS: u64 = 1 << 30;
 
 /// What a sandbox is made of.
 #[derive(Debug)]
@@ -65,6 +71,7 @@ impl SandboxOptions {
 pub struct Sandbox {
     machine: Arc<Machine>,
     guest: Arc<Guest>,
+    overhead: u64,
 }
 
 impl Sandbox {
@@ -96,7 +103,16 @@ impl Sandbox {
             limit,
         )
         .await?;
-        Ok(Self { machine, guest })
+        let overhead = OVERHEAD
+            + match backend.capabilities().accelerator {
+                Accelerator::Emulation => TRANSLATIONS,
+                Accelerator::Kvm => 0,
+            };
+        Ok(Self {
+            machine,
+            guest,
+            overhead,
+        })
     }
 
     /// Shows the guest what the container needs of the host's files, and makes the container, as far as its process
@@ -129,6 +145,12 @@ impl Sandbox {
                 reason: "its task ended early".to_owned(),
             }),
         }
+    }
+
+    /// Memory in bytes that it may take on the host beside that of its guest, generously.
+    #[must_use]
+    pub fn overhead(&self) -> u64 {
+        self.overhead
     }
 
     /// Pids of its VMM and its file server on the host.

@@ -5,6 +5,7 @@ mod check;
 mod load;
 mod namespaces;
 mod rewrite;
+mod shm;
 mod size;
 #[cfg(test)]
 mod tests;
@@ -14,4 +15,4 @@ pub use check::{SpecError, check, check_process, check_with};
 pub use load::{LoadError, load};
 pub use namespaces::{Neighbours, Owner, network_path, sandbox_of};
 pub use rewrite::{GuestSpec, Rootfs, rewrite, rewrite_with};
-pub use size::{Size, size};
+pub use size::{Size, memory_limit, size};

@@ -10,6 +10,7 @@ use crate::id::ContainerId;
 use crate::spec::apparmor;
 use crate::spec::check::{SpecError, guest_device, is_bind};
 use crate::spec::namespaces::{Neighbours, OF_CONTAINER, Owner};
+use crate::spec::shm;
 
 /// Where a container's root file system comes from.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -96,6 +97,13 @@ pub fn rewrite_with(
         let source = real(&bundle.join(mount.source().clone().unwrap_or_default()))?;
         if let Some(device) = guest_device(&source) {
             mount.set_source(Some(device.into()));
+            continue;
+        }
+        let sharing = (id, spec.linux().as_ref(), neighbours);
+        if let Some(memory) = shm::source(mount, &source, sharing) {
+            mount
+                .set_typ(Some("bind".to_owned()))
+                .set_source(Some(memory));
             continue;
         }
         let options = mount.options().clone().unwrap_or_default();

@@ -1,6 +1,6 @@
 //! How large a virtual machine a spec asks for.
 
-use oci_spec::runtime::Spec;
+use oci_spec::runtime::{LinuxResources, Spec};
 
 use crate::config::Config;
 
@@ -19,23 +19,14 @@ const MIB: u64 = 1 << 20;
 /// defaults where it sets none. The limits themselves are enforced by the guest's cgroups.
 #[must_use]
 pub fn size(spec: &Spec, config: &Config) -> Size {
-    let resources = spec
-        .linux()
-        .as_ref()
-        .and_then(|linux| linux.resources().as_ref());
-    let limit = resources
-        .and_then(|resources| resources.memory().as_ref())
-        .and_then(oci_spec::runtime::LinuxMemory::limit)
-        .and_then(|bytes| u64::try_from(bytes).ok())
-        .filter(|&bytes| bytes > 0);
-    let memory = match limit {
+    let memory = match memory_limit(spec) {
         Some(bytes) => bytes
             .div_ceil(MIB)
             .saturating_add(config.memory_overhead_mib)
             .max(config.default_memory_mib),
         None => config.default_memory_mib,
     };
-    let cpu = resources.and_then(|resources| resources.cpu().as_ref());
+    let cpu = resources(spec).and_then(|resources| resources.cpu().as_ref());
     let vcpus = cpu
         .and_then(|cpu| {
             let quota = u64::try_from(cpu.quota()?)
@@ -49,6 +40,22 @@ pub fn size(spec: &Spec, config: &Config) -> Size {
         memory: memory.saturating_mul(MIB),
         vcpus: vcpus.clamp(1, config.max_vcpus),
     }
+}
+
+/// The container's memory limit in bytes, if it has one.
+#[must_use]
+pub fn memory_limit(spec: &Spec) -> Option<u64> {
+    resources(spec)
+        .and_then(|resources| resources.memory().as_ref())
+        .and_then(oci_spec::runtime::LinuxMemory::limit)
+        .and_then(|bytes| u64::try_from(bytes).ok())
+        .filter(|&bytes| bytes > 0)
+}
+
+fn resources(spec: &Spec) -> Option<&LinuxResources> {
+    spec.linux()
+        .as_ref()
+        .and_then(|linux| linux.resources().as_ref())
 }
 
 #[cfg(test)]

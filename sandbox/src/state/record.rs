@@ -54,6 +54,9 @@ pub struct Record {
     /// VMM and file server, which end with the driver.
     #[serde(default)]
     pub helpers: Vec<ProcessIdentity>,
+    /// Folders of its control groups on the host.
+    #[serde(default)]
+    pub cgroups: Vec<PathBuf>,
     /// The spec's poststop hooks: the bundle may be gone when they are due.
     #[serde(default)]
     pub poststop: Vec<oci_spec::runtime::Hook>,

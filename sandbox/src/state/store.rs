@@ -287,6 +287,7 @@ mod tests {
             driver: None,
             init: None,
             helpers: Vec::new(),
+            cgroups: Vec::new(),
             poststop: Vec::new(),
             exit: None,
             finished: None,

@@ -4,9 +4,11 @@
 
 mod boot;
 mod bundle;
+mod cgroup;
 mod commands;
 mod creation;
 mod initramfs;
 mod lost;
+mod pods;
 mod storage;
 mod volume;

@@ -5,12 +5,20 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 
-use harness::{Cofferdam, Outcome, Running, finish, image, start};
+use harness::{Actors, Cofferdam, Outcome, Running, finish, image, start};
 use rustix::mount::{UnmountFlags, unmount};
 
 use crate::runtime::{Kind, find, has, mounts};
 
 const LIMIT: Duration = Duration::from_secs(240);
+
+/// What podman has no options for: pods' first containers get these limits too, and are of the image that is there.
+const SETTINGS: &str = r#"
+[containers]
+default_ulimits = ["nofile=1024:1024", "nproc=1024:1024"]
+[engine]
+infra_image = "localhost/pause"
+"#;
 
 /// One installation of podman with one runtime. Dropping it removes all its containers.
 pub struct Podman {
@@ -46,6 +54,7 @@ impl Podman {
             }
         };
         let program = kind.program(&cofferdam, Some(&cofferdam.root()));
+        std::fs::write(cofferdam.folder().join("containers.conf"), SETTINGS).expect("settings");
         let podman = Self {
             kind,
             cofferdam,
@@ -69,7 +78,9 @@ impl Podman {
     pub fn command(&self, args: &[&str]) -> Command {
         let folder = self.cofferdam.folder();
         let mut command = Command::new(find("podman").expect("podman"));
-        command.current_dir(folder);
+        command
+            .current_dir(folder)
+            .env("CONTAINERS_CONF", folder.join("containers.conf"));
         for (option, name) in [
             ("--root", "root"),
             ("--runroot", "run"),
@@ -150,7 +161,31 @@ impl Podman {
         );
     }
 
-    fn leaves_nothing(&self) {
+    /// Loads the image of which pods' first containers are.
+    pub fn load_pause(&self) {
+        let rootfs = image("busybox.rootfs.tar").expect("the image");
+        self.ok(&[
+            "import",
+            "--quiet",
+            "--change",
+            "ENTRYPOINT [\"/bin/sleep\",\"1000000\"]",
+            rootfs.to_str().expect("a path that is text"),
+            "localhost/pause",
+        ]);
+    }
+
+    /// The processes of ours behind a container.
+    pub fn actors(&self, name: &str) -> Actors {
+        self.cofferdam.actors(&self.inspect(name, ".Id"))
+    }
+
+    /// Kills a process as `kill -9` does.
+    pub fn kill9(&self, pid: i32) {
+        self.cofferdam.kill9(pid);
+    }
+
+    /// That nothing is left of any container.
+    pub fn leaves_nothing(&self) {
         // podman may have conmon remove a `--rm` container, after the command itself has ended.
         let all = || self.ok(&["ps", "--all", "--quiet"]);
         let none = harness::wait_until(LIMIT, || all().is_empty());
@@ -178,6 +213,12 @@ impl Podman {
 
 impl Drop for Podman {
     fn drop(&mut self) {
+        let pods = self
+            .command(&["pod", "rm", "--all", "--force", "--time", "0"])
+            .output();
+        if std::thread::panicking() {
+            eprintln!("cleared up: {pods:?}");
+        }
         let removed = self
             .command(&["rm", "--all", "--force", "--time", "0"])
             .output();
