@@ -164,9 +164,17 @@ impl Containerd {
         self.bundles().join(task)
     }
 
+    /// containerd's namespace of this test: runc's cgroups are named by it and the container, on the host that tests
+    /// share.
+    fn namespace(&self) -> &str {
+        let name = self.folder().file_name().and_then(|name| name.to_str());
+        name.expect("a name that is text")
+    }
+
     fn bundles(&self) -> PathBuf {
         self.folder()
-            .join("run/io.containerd.runtime.v2.task/default")
+            .join("run/io.containerd.runtime.v2.task")
+            .join(self.namespace())
     }
 
     /// The socket of a task's shim.
@@ -197,6 +205,7 @@ impl Containerd {
         let mut command = Command::new(find("ctr").expect("ctr"));
         command
             .current_dir(folder)
+            .env("CONTAINERD_NAMESPACE", self.namespace())
             .arg("--address")
             .arg(folder.join("c.sock"));
         match args.split_first() {
@@ -286,7 +295,7 @@ impl Containerd {
             self.runtime,
             self.cofferdam.processes()
         );
-        let namespace = self.cofferdam.root().join("default");
+        let namespace = self.cofferdam.root().join(self.namespace());
         let listed = |folder: &Path| -> Vec<_> {
             fs::read_dir(folder)
                 .into_iter()
@@ -350,6 +359,6 @@ impl Drop for Containerd {
             let _busy = unmount(&point, UnmountFlags::DETACH);
         }
         // The folder of containerd's namespace is no container, though it lies where they do.
-        let _gone = fs::remove_dir_all(self.cofferdam.root().join("default"));
+        let _gone = fs::remove_dir_all(self.cofferdam.root().join(self.namespace()));
     }
 }
