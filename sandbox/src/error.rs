@@ -3,6 +3,7 @@
 use std::error::Error;
 
 use backend_api::BackendError;
+use sandbox_network::NetworkError;
 use sandbox_share::ShareError;
 
 use crate::config::ConfigError;
@@ -41,6 +42,9 @@ pub enum SandboxError {
     /// The file server.
     #[error("sharing files with the guest")]
     Share(#[from] ShareError),
+    /// The network.
+    #[error(transparent)]
+    Network(#[from] NetworkError),
     /// A hook said no.
     #[error(transparent)]
     Hook(#[from] HookError),

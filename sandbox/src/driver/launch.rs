@@ -3,8 +3,10 @@
 use std::fs;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::Path;
 
 use oci_spec::runtime::Hook;
+use sandbox_network::Namespace;
 
 use crate::control::{
     Adopted, AsyncChannel, ChannelError, HostStdio, Launch, Launched, ProcessEvent, SOCKET,
@@ -14,7 +16,7 @@ use crate::driver::oci_state::oci_state;
 use crate::error::SandboxError;
 use crate::hooks;
 use crate::sandbox::{Container, Sandbox, SandboxOptions};
-use crate::spec;
+use crate::spec::{self, NetworkOf};
 use crate::state::{ExitStatus, ProcessIdentity, Status, Store};
 use crate::stdio::{Log, Stdio};
 use crate::timeline;
@@ -94,6 +96,13 @@ async fn prepare(
         .hostname()
         .clone()
         .unwrap_or_else(|| launch.id.to_string());
+    if let Some(stages) = launch.spec.hooks() {
+        let state = serde_json::to_vec(&oci_state(&record, Status::Creating)).unwrap_or_default();
+        // Deprecated, and still what engines set networks up with: before the namespace is looked at.
+        let prestart = stages.prestart().clone();
+        run_hooks("prestart", prestart, &state).await?;
+        run_hooks("createRuntime", stages.create_runtime().clone(), &state).await?;
+    }
     let sandbox = Sandbox::boot(
         &launch.config,
         SandboxOptions {
@@ -101,6 +110,8 @@ async fn prepare(
             hostname: hostname.chars().take(64).collect(),
             size: spec::size(&launch.spec, &launch.config),
             entries: guest_spec.entries.clone(),
+            network: network(launch)?,
+            rates: spec::rates(&launch.spec, &launch.config)?,
         },
     )
     .await?;
@@ -112,14 +123,6 @@ async fn prepare(
                 .filter_map(|pid| ProcessIdentity::of(pid.cast_signed()))
                 .collect();
         })?;
-        if let Some(stages) = launch.spec.hooks() {
-            let state =
-                serde_json::to_vec(&oci_state(&record, Status::Creating)).unwrap_or_default();
-            // Deprecated, and still what engines set networks up with.
-            let prestart = stages.prestart().clone();
-            run_hooks("prestart", prestart, &state).await?;
-            run_hooks("createRuntime", stages.create_runtime().clone(), &state).await?;
-        }
         let container = sandbox.create(&launch.id, &guest_spec, stdio).await?;
         let listener = listen(&store, launch)?;
         Ok((container, listener))
@@ -129,6 +132,22 @@ async fn prepare(
         Err(error) => {
             sandbox.kill().await;
             Err(error)
+        }
+    }
+}
+
+/// The namespace whose interfaces are to be the guest's.
+fn network(launch: &Launch) -> Result<Option<Namespace>, SandboxError> {
+    match spec::network(&launch.spec) {
+        NetworkOf::Path(path) => Ok(Some(Namespace::open(&path)?)),
+        // Whoever started the proxy has put it into a new one.
+        NetworkOf::New => {
+            let path = format!("/proc/{}/ns/net", launch.proxy.pid);
+            let namespace = Namespace::open(Path::new(&path))?;
+            let is_hosts = namespace
+                .is_hosts()
+                .map_err(SandboxError::system(format!("look at {path}")))?;
+            Ok((!is_hosts).then(|| namespace.unfinished()))
         }
     }
 }

@@ -3,6 +3,7 @@
 mod apparmor;
 mod check;
 mod load;
+mod network;
 mod rewrite;
 mod size;
 #[cfg(test)]
@@ -11,5 +12,6 @@ mod tests;
 pub(crate) use apparmor::translate as translate_apparmor;
 pub use check::{SpecError, check, check_process};
 pub use load::{LoadError, load};
+pub use network::{NetworkOf, network, rates};
 pub use rewrite::{GuestSpec, Rootfs, rewrite};
 pub use size::{Size, size};

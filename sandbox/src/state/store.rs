@@ -288,6 +288,7 @@ mod tests {
             init: None,
             helpers: Vec::new(),
             poststop: Vec::new(),
+            network: None,
             exit: None,
             finished: None,
             run: None,
