@@ -3,4 +3,5 @@
 mod engine;
 mod isolation;
 mod lifecycle;
+mod network;
 mod stdio;
