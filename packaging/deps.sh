@@ -30,12 +30,17 @@ busybox-static      /bin/busybox
 '
 test='
 conmon              conmon
+containernetworking-plugins /usr/lib/cni/bridge
 containerd          containerd
 crun                crun
 debootstrap         debootstrap
 docker-registry     docker-registry
 e2fsprogs           mkfs.ext4
+iperf3              iperf3
 iproute2            ip
+iptables            iptables
+netavark            /usr/lib/podman/netavark
+nftables            nft
 podman              podman
 procps              ps
 protobuf-compiler   protoc

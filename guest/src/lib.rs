@@ -15,6 +15,7 @@ pub mod cgroup;
 pub mod container;
 pub mod helper;
 pub mod init;
+pub mod network;
 pub mod process;
 pub mod sandbox;
 mod syscalls;

@@ -61,6 +61,9 @@ _cofferdam() {
             cofferdam,logs)
                 cmd="cofferdam__subcmd__logs"
                 ;;
+            cofferdam,network)
+                cmd="cofferdam__subcmd__network"
+                ;;
             cofferdam,pause)
                 cmd="cofferdam__subcmd__pause"
                 ;;
@@ -148,6 +151,9 @@ _cofferdam() {
             cofferdam__subcmd__help,logs)
                 cmd="cofferdam__subcmd__help__subcmd__logs"
                 ;;
+            cofferdam__subcmd__help,network)
+                cmd="cofferdam__subcmd__help__subcmd__network"
+                ;;
             cofferdam__subcmd__help,pause)
                 cmd="cofferdam__subcmd__help__subcmd__pause"
                 ;;
@@ -197,7 +203,7 @@ _cofferdam() {
 
     case "${cmd}" in
         cofferdam)
-            opts="-h -V --root --log --log-format --debug --systemd-cgroup --rootless --help --version create start run state kill delete exec list ps logs stop rm images rmi pull load check pause resume update events spec features generate-docs checkpoint restore driver proxy help"
+            opts="-h -V --root --log --log-format --debug --systemd-cgroup --rootless --help --version create start run state kill delete exec list ps logs stop rm images rmi pull load check pause resume update events spec features generate-docs checkpoint restore network driver proxy help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -473,7 +479,7 @@ _cofferdam() {
             return 0
             ;;
         cofferdam__subcmd__help)
-            opts="create start run state kill delete exec list ps logs stop rm images rmi pull load check pause resume update events spec features generate-docs checkpoint restore driver proxy help"
+            opts="create start run state kill delete exec list ps logs stop rm images rmi pull load check pause resume update events spec features generate-docs checkpoint restore network driver proxy help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -683,6 +689,20 @@ _cofferdam() {
             return 0
             ;;
         cofferdam__subcmd__help__subcmd__logs)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        cofferdam__subcmd__help__subcmd__network)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
@@ -990,6 +1010,32 @@ _cofferdam() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
+        cofferdam__subcmd__network)
+            opts="-h --net --publish --state --help up down"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --net)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --publish)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --state)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
         cofferdam__subcmd__pause)
             opts="-h --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
@@ -1131,7 +1177,7 @@ _cofferdam() {
             return 0
             ;;
         cofferdam__subcmd__run)
-            opts="-d -i -t -e -v -w -u -m -b -h --detach --interactive --tty --rm --name --env --volume --workdir --user --memory --cpus --hostname --read-only --network --net --pull --entrypoint --rootfs --bundle --console-socket --pid-file --no-pivot --no-new-keyring --preserve-fds --keep --no-subreaper --help"
+            opts="-d -i -t -e -v -w -u -m -p -b -h --detach --interactive --tty --rm --name --env --volume --workdir --user --memory --cpus --hostname --read-only --network --net --publish --pull --entrypoint --rootfs --bundle --console-socket --pid-file --no-pivot --no-new-keyring --preserve-fds --keep --no-subreaper --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1194,6 +1240,14 @@ _cofferdam() {
                     return 0
                     ;;
                 --network)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --publish)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                -p)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;

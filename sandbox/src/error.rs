@@ -3,6 +3,7 @@
 use std::error::Error;
 
 use backend_api::BackendError;
+use sandbox_network::NetworkError;
 use sandbox_share::ShareError;
 
 use crate::cgroup::CgroupError;
@@ -45,6 +46,9 @@ pub enum SandboxError {
     /// The host's control groups.
     #[error(transparent)]
     Cgroup(#[from] CgroupError),
+    /// The network.
+    #[error(transparent)]
+    Network(#[from] NetworkError),
     /// A hook said no.
     #[error(transparent)]
     Hook(#[from] HookError),

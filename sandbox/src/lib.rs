@@ -23,3 +23,5 @@ pub use error::{SandboxError, chain};
 pub use hooks::{HookError, run as run_hooks};
 pub use id::{ContainerId, IdError};
 pub use sandbox::{Container, Event, Lifecycle, Process, Sandbox, SandboxOptions, WrongState};
+/// Networks on the host: namespaces, and what connects a sandbox to one.
+pub use sandbox_network as network;

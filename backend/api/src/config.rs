@@ -20,8 +20,19 @@ pub struct VmConfig {
     pub vcpus: u32,
     /// The file share, if the guest gets one.
     pub share: Option<Share>,
+    /// Network cards, at most as many as [`Capabilities::nics`](crate::Capabilities::nics).
+    pub nics: Vec<Nic>,
     /// Who the VMM process runs as.
     pub privileges: Privileges,
+}
+
+/// A virtio network card whose wire is a tap.
+#[derive(Debug)]
+pub struct Nic {
+    /// The Ethernet address that the card is born with; the guest may give it another.
+    pub mac: [u8; 6],
+    /// The tap's queues, at least one; the tap was made with `IFF_VNET_HDR`.
+    pub queues: Vec<OwnedFd>,
 }
 
 /// A virtio-fs file share that another process serves over vhost-user.

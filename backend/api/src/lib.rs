@@ -20,7 +20,7 @@ mod diagnostics;
 mod error;
 mod vm;
 
-pub use config::{Privileges, Share, VmConfig};
+pub use config::{Nic, Privileges, Share, VmConfig};
 pub use diagnostics::{Diagnostics, Ring, Tail};
 pub use error::{BackendError, Phase};
 pub use vm::{Accelerator, Backend, Capabilities, Link, LinkIo, Pause, Vm, VmExit};

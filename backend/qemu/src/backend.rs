@@ -33,6 +33,9 @@ const KVM_DEVICE: Device = Device {
 /// The most virtual CPUs that a machine gets.
 const MAX_VCPUS: u32 = 64;
 
+/// QEMU's microvm has 8 places for virtio devices; the random generator, the link and the share take one each.
+const MAX_NICS: usize = 5;
+
 /// The longest `virtio-fs` tag, in bytes (virtio 1.3, 5.11.4).
 const MAX_TAG: usize = 36;
 
@@ -107,6 +110,18 @@ impl QemuBackend {
                 "is not between 1 and 36 bytes long",
             ));
         }
+        if config.nics.len() > MAX_NICS {
+            return Err(unsupported(
+                format!("{} network cards", config.nics.len()),
+                "are more than the 5 that a machine has room for",
+            ));
+        }
+        if config.nics.iter().any(|nic| nic.queues.is_empty()) {
+            return Err(unsupported(
+                "a network card without queues".to_owned(),
+                "has no wire",
+            ));
+        }
         if let Some(word) = config
             .cmdline
             .iter()
@@ -170,6 +185,7 @@ impl Backend for QemuBackend {
             accelerator: self.config.accelerator,
             share: true,
             pause: true,
+            nics: MAX_NICS,
             max_vcpus: MAX_VCPUS,
             boot_deadline: Duration::from_secs(30),
         }

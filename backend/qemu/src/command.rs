@@ -32,6 +32,14 @@ pub struct Machine<'a> {
     pub console: RawFd,
     pub monitor: RawFd,
     pub share: Option<(&'a str, RawFd)>,
+    pub nics: &'a [NicPlug],
+}
+
+/// A network card: its Ethernet address and the queues of its tap.
+#[derive(Debug)]
+pub struct NicPlug {
+    pub mac: [u8; 6],
+    pub queues: Vec<RawFd>,
 }
 
 /// Whether this is one word on the kernel's command line.
@@ -107,6 +115,17 @@ pub fn arguments(machine: &Machine<'_>) -> Vec<OsString> {
             ),
         );
     }
+    for (number, nic) in machine.nics.iter().enumerate() {
+        add("-netdev", netdev(number, &nic.queues));
+        let [a, b, c, d, e, f] = nic.mac;
+        let queues = if nic.queues.len() > 1 { ",mq=on" } else { "" };
+        add(
+            "-device",
+            format!(
+                "virtio-net-device,netdev=net{number},mac={a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{f:02x}{queues}"
+            ),
+        );
+    }
     for flag in ["-nodefaults", "-no-user-config", "-no-reboot"] {
         list.push(flag.into());
     }
@@ -147,6 +166,13 @@ fn kernel_command_line(machine: &Machine<'_>) -> String {
     words.join(" ")
 }
 
+/// A tap that is open already; it says by itself that its frames carry virtio-net headers.
+fn netdev(number: usize, queues: &[RawFd]) -> String {
+    let numbers: Vec<_> = queues.iter().map(RawFd::to_string).collect();
+    let option = if numbers.len() > 1 { "fds" } else { "fd" };
+    format!("tap,id=net{number},{option}={}", numbers.join(":"))
+}
+
 /// A value in an option that QEMU splits at commas.
 fn escaped(value: &str) -> String {
     value.replace(',', ",,")
@@ -170,6 +196,7 @@ mod tests {
             console: 13,
             monitor: 14,
             share: Some(("cofferdam", 15)),
+            nics: &[],
         }
     }
 
@@ -207,6 +234,32 @@ mod tests {
     fn names_can_not_add_options() {
         let line = text(&machine(Accelerator::Kvm, Clock::Paravirtual, 1));
         assert!(line.contains("-name a,,b "), "{line}");
+    }
+
+    #[test]
+    fn cards_have_a_queue_or_several() {
+        let nics = [
+            NicPlug {
+                mac: [2, 0, 0, 0, 0, 0xa],
+                queues: vec![20],
+            },
+            NicPlug {
+                mac: [2, 0, 0, 0, 0, 0xb],
+                queues: vec![21, 22],
+            },
+        ];
+        let line = text(&Machine {
+            nics: &nics,
+            ..machine(Accelerator::Kvm, Clock::Paravirtual, 2)
+        });
+        assert!(
+            line.contains("-netdev tap,id=net0,fd=20 -device virtio-net-device,netdev=net0,mac=02:00:00:00:00:0a "),
+            "{line}"
+        );
+        assert!(
+            line.contains("-netdev tap,id=net1,fds=21:22 -device virtio-net-device,netdev=net1,mac=02:00:00:00:00:0b,mq=on "),
+            "{line}"
+        );
     }
 
     #[test]

@@ -143,6 +143,7 @@ impl Probe {
             memory_bytes: MEMORY,
             vcpus: 1,
             share: None,
+            nics: Vec::new(),
             privileges: self.privileges,
         };
         let unusable = |reason| Ok(ProbeOutcome::Unusable { reason });

@@ -12,7 +12,7 @@ use backend_api::{
 use backend_process::{Child, Confinement, Exit, Program};
 use tokio::net::UnixStream;
 
-use crate::command::{self, Clock, Machine};
+use crate::command::{self, Clock, Machine, NicPlug};
 use crate::image::Image;
 use crate::monitor::{Monitor, MonitorError};
 
@@ -109,6 +109,14 @@ impl Running {
             Some(Share { tag, socket }) => (tag, Some(socket)),
             None => (String::new(), None),
         };
+        let nics: Vec<_> = config
+            .nics
+            .iter()
+            .map(|nic| NicPlug {
+                mac: nic.mac,
+                queues: nic.queues.iter().map(AsRawFd::as_raw_fd).collect(),
+            })
+            .collect();
         let args = command::arguments(&Machine {
             name: &config.name,
             accelerator: match clock {
@@ -127,9 +135,11 @@ impl Running {
             share: share
                 .as_ref()
                 .map(|socket| (tag.as_str(), socket.as_raw_fd())),
+            nics: &nics,
         });
         let mut inherited = vec![kernel, initrd, link_end, console_end, monitor_end];
         inherited.extend(share);
+        inherited.extend(config.nics.into_iter().flat_map(|nic| nic.queues));
         let child = Program {
             path: program,
             args,

@@ -55,6 +55,7 @@ fn main() -> ExitCode {
         Command::Spec(args) => oci::spec::run(&args),
         Command::Features => oci::features::run(),
         Command::Checkpoint(_) | Command::Restore(_) => oci::unsupported_checkpoint(),
+        Command::Network(args) => people::network::hook(&args),
         Command::Driver(args) => process::driver::run(&args),
         Command::Proxy(args) => process::proxy::run(&args),
     };

@@ -7,6 +7,7 @@ use std::time::{Duration, SystemTime};
 use anyhow::{Context as _, Result, bail};
 use containerd_shim_protos::api::DeleteResponse;
 use containerd_shim_protos::protobuf::{Message, MessageField};
+use sandbox::network::Namespace;
 
 use crate::flags::Flags;
 use crate::record::Record;
@@ -26,6 +27,13 @@ pub fn run(flags: &Flags) -> Result<()> {
         if !process.kill_and_wait(DEADLINE) {
             bail!("cannot end process {} of {}", process.pid, flags.id);
         }
+    }
+    // A shim that was killed has left filters on the interfaces there. A namespace that is gone has none.
+    if let (Some(path), Some(shim)) = (&record.network, record.shim)
+        && let Ok(namespace) = Namespace::open(path)
+    {
+        sandbox::network::sweep(&namespace, shim.pid.cast_unsigned())
+            .context("cannot clear up in the network namespace")?;
     }
     rootfs::unmount_all(&bundle)?;
     if let Some(socket) = address::read(&bundle).filter(|socket| !address::answers(socket)) {

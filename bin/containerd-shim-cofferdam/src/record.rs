@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use sandbox::state::ProcessIdentity;
 use serde::{Deserialize, Serialize};
@@ -21,6 +21,9 @@ pub struct Record {
     /// The pid that containerd was told.
     #[serde(default)]
     pub pid: u32,
+    /// The network namespace that the sandbox is connected to.
+    #[serde(default)]
+    pub network: Option<PathBuf>,
 }
 
 impl Record {
@@ -52,6 +55,7 @@ mod tests {
             shim: Some(ProcessIdentity::current()),
             helpers: Vec::new(),
             pid: 7,
+            network: Some("/run/netns/a".into()),
         };
         record.write(bundle.path()).unwrap();
         assert_eq!(Record::read(bundle.path()), record);

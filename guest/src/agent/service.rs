@@ -10,7 +10,7 @@ use cofferdam_protocol::{
     CreateContainerRequest, CreateContainerResponse, Empty, Event, ExecProcessRequest,
     ExecProcessResponse, HelloRequest, HelloResponse, ListProcessesResponse, PROTOCOL_VERSION,
     ProcessRequest, ResizePtyRequest, SignalProcessRequest, StartContainerResponse,
-    UpdateContainerRequest, WaitProcessResponse,
+    UpdateContainerRequest, UpdateNetworkRequest, WaitProcessResponse,
 };
 
 use super::status::Coded;
@@ -76,6 +76,15 @@ impl Agent for Service {
         request: ConfigureSandboxRequest,
     ) -> Result<Empty> {
         let done = self.sandbox.configure(request).await;
+        done.map(|()| empty()).map_err(Coded::into_status)
+    }
+
+    async fn update_network(
+        &self,
+        _: &TtrpcContext,
+        request: UpdateNetworkRequest,
+    ) -> Result<Empty> {
+        let done = self.sandbox.network.update(request).await;
         done.map(|()| empty()).map_err(Coded::into_status)
     }
 

@@ -6,6 +6,7 @@ use cofferdam_protocol::ttrpc::{Code, Error, get_status};
 
 use crate::container::ContainerError;
 use crate::helper::chain;
+use crate::network::NetworkError;
 use crate::sandbox::{ConfigureError, EventError};
 
 /// An error that has a ttrpc code.
@@ -42,6 +43,16 @@ impl Coded for ConfigureError {
             Self::Twice { .. } => Code::FAILED_PRECONDITION,
             Self::Invalid { .. } => Code::INVALID_ARGUMENT,
             Self::Kernel { .. } | Self::Share { .. } => Code::INTERNAL,
+        }
+    }
+}
+
+impl Coded for NetworkError {
+    fn code(&self) -> Code {
+        match self {
+            Self::Invalid { .. } => Code::INVALID_ARGUMENT,
+            Self::NoCard(_) => Code::NOT_FOUND,
+            Self::Kernel { .. } => Code::INTERNAL,
         }
     }
 }

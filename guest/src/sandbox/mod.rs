@@ -10,6 +10,7 @@ pub use events::{EventError, Events};
 use std::sync::{Arc, Mutex};
 
 use crate::container::Containers;
+use crate::network::Network;
 
 /// One sandbox.
 #[derive(Debug)]
@@ -18,6 +19,8 @@ pub struct Sandbox {
     pub containers: Arc<Containers>,
     /// What happened without being asked for.
     pub events: Events,
+    /// Its network.
+    pub network: Network,
     /// The name it was given, once it has one.
     identity: Mutex<Option<String>>,
 }
@@ -29,6 +32,7 @@ impl Sandbox {
         Self {
             containers,
             events,
+            network: Network::default(),
             identity: Mutex::default(),
         }
     }

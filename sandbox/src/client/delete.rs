@@ -3,6 +3,8 @@
 use std::io;
 use std::time::Duration;
 
+use sandbox_network::Namespace;
+
 use crate::cgroup;
 use crate::client::{Client, listener, unexpected};
 use crate::control::{ChannelError, Reply, Request};
@@ -70,7 +72,8 @@ pub fn delete_with(
         end(client.record.creator, "the creating command")?;
         client = Client::find(store, id)?;
     }
-    if !leave_sandbox(store, &mut client)? {
+    let others_stay = leave_sandbox(store, &mut client)?;
+    if !others_stay {
         end_sandbox(&client.record)?;
     }
     if let Some(init) = client
@@ -90,6 +93,9 @@ pub fn delete_with(
     }
     cgroup::remove(&client.record.cgroups)?;
     let state = serde_json::to_vec(&oci_state(&client.record, Status::Stopped)).unwrap_or_default();
+    if !others_stay {
+        clear_network(&client.record)?;
+    }
     and_what_it_owns(&client.record)?;
     store.remove(id)?;
     // runtime-spec 1.2: a poststop hook that fails is warned of, and the rest goes on.
@@ -171,6 +177,27 @@ fn delete_damaged(store: &Store, id: &ContainerId) -> Result<(), SandboxError> {
         end(driver, "the driver")?;
     }
     Ok(store.remove(id)?)
+}
+
+/// A driver that was killed has left filters on the engine's interfaces: nothing would arrive there any more.
+fn clear_network(record: &Record) -> Result<(), SandboxError> {
+    let (Some(path), Some(driver), None) = (&record.network, record.driver, record.exit) else {
+        return Ok(());
+    };
+    match Namespace::open(path) {
+        Ok(namespace) => Ok(sandbox_network::sweep(
+            &namespace,
+            driver.pid.cast_unsigned(),
+        )?),
+        // Gone, and with it all that was in it.
+        Err(error) => {
+            tracing::debug!(
+                error = chain(&error),
+                "nothing to clear up in the network namespace"
+            );
+            Ok(())
+        }
+    }
 }
 
 fn end(process: ProcessIdentity, what: &str) -> Result<(), SandboxError> {

@@ -2,11 +2,12 @@
 
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Child;
 use std::time::SystemTime;
 
 use oci_spec::runtime::Spec;
+use sandbox_network::Namespace;
 
 use crate::cgroup;
 use crate::client::join::Joined;
@@ -14,7 +15,7 @@ use crate::config::Config;
 use crate::control::{Adopted, Channel, ChannelError, HostStdio, Launch, Launched, Request};
 use crate::error::SandboxError;
 use crate::id::ContainerId;
-use crate::spec::{self, Rootfs};
+use crate::spec::{self, NetworkOf, Rootfs, SpecError};
 use crate::state::{ProcessIdentity, Record, RunRecord, Store};
 
 /// A container that is asked for.
@@ -50,10 +51,19 @@ impl NewContainer {
     /// # Errors
     /// What is wrong with the spec; that the name is taken.
     pub fn register(&self) -> Result<(), SandboxError> {
-        match Joined::find(&self.store, &self.spec)? {
-            Some(sandbox) => spec::check_with(&self.spec, &self.bundle, &sandbox.neighbours)?,
-            None => spec::check(&self.spec, &self.bundle)?,
-        }
+        let network = match Joined::find(&self.store, &self.spec)? {
+            Some(sandbox) => {
+                spec::check_with(&self.spec, &self.bundle, &sandbox.neighbours)?;
+                // The sandbox's, which goes with it.
+                NetworkOf::New
+            }
+            None => {
+                spec::check(&self.spec, &self.bundle)?;
+                refuse_used_network(&self.store, &self.spec)?;
+                spec::network(&self.spec)
+            }
+        };
+        spec::rates(&self.spec, &self.config)?;
         let root = self.spec.root().clone().unwrap_or_default();
         self.store.create(&Record {
             id: self.id.clone(),
@@ -72,11 +82,56 @@ impl NewContainer {
                 .as_ref()
                 .and_then(|hooks| hooks.poststop().clone())
                 .unwrap_or_default(),
+            network: match network {
+                NetworkOf::New => None,
+                NetworkOf::Path(path) => Some(path),
+            },
             exit: None,
             finished: None,
             run: self.run.clone(),
         })?;
         Ok(())
+    }
+}
+
+/// Two virtual machines cannot have the same interfaces, and a process on the host would lose those that it has.
+fn refuse_used_network(store: &Store, spec: &Spec) -> Result<(), SandboxError> {
+    let NetworkOf::Path(path) = spec::network(spec) else {
+        return Ok(());
+    };
+    let wanted = Namespace::open(&path)?
+        .identity()
+        .map_err(SandboxError::system(format!("look at {}", path.display())))?;
+    let unsupported = |what: String, why: &str| {
+        SandboxError::from(SpecError::Unsupported {
+            what,
+            why: why.to_owned(),
+        })
+    };
+    for record in store.list()? {
+        let proxy = record.init.filter(|init| init.is_alive());
+        let used = proxy.and_then(|proxy| {
+            let path = format!("/proc/{}/ns/net", proxy.pid);
+            Namespace::open(Path::new(&path)).ok()?.identity().ok()
+        });
+        if used == Some(wanted) {
+            return Err(unsupported(
+                format!("the network of container {}", record.id),
+                "it belongs to another virtual machine, whose containers alone share it; connect both to one network, or put both into one pod",
+            ));
+        }
+    }
+    let of_process = path
+        .strip_prefix("/proc")
+        .ok()
+        .and_then(|rest| rest.components().next())
+        .and_then(|first| first.as_os_str().to_str()?.parse::<u32>().ok());
+    match of_process {
+        Some(pid) => Err(unsupported(
+            format!("the network of process {pid} ({})", path.display()),
+            "a virtual machine would take the network's interfaces away from it; connect both to one network instead",
+        )),
+        None => Ok(()),
     }
 }
 

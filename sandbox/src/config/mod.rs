@@ -83,6 +83,18 @@ pub struct Config {
     pub vmm_uid_base: u32,
     /// Where images and writable layers of `cofferdam run` are kept.
     pub data_directory: PathBuf,
+    /// Network cards of a sandbox beside those for the interfaces that are there at its start.
+    pub spare_network_cards: usize,
+    /// Drop frames of guests that their interface would not have sent.
+    pub anti_spoofing: bool,
+    /// Address and prefix of the bridge of `cofferdam run --net bridge`.
+    pub bridge_network: String,
+    /// Folders with CNI plugins.
+    pub cni_plugin_directories: Vec<PathBuf>,
+    /// Where the networks of `cofferdam run --net cni:NAME` are described.
+    pub cni_network_directory: PathBuf,
+    /// Annotations of containers that count.
+    pub allowed_annotations: Vec<String>,
     /// Registries (host or host:port) that may be spoken to without TLS, beside loopback.
     pub insecure_registries: Vec<String>,
 }
@@ -113,6 +125,12 @@ impl Config {
             boot_timeout_seconds: 60,
             vmm_uid_base: 1_879_048_192,
             data_directory: PathBuf::from("/var/lib/cofferdam"),
+            spare_network_cards: 1,
+            anti_spoofing: true,
+            bridge_network: "10.209.0.1/16".to_owned(),
+            cni_plugin_directories: vec!["/usr/lib/cni".into(), "/opt/cni/bin".into()],
+            cni_network_directory: PathBuf::from("/etc/cni/net.d"),
+            allowed_annotations: Vec::new(),
             insecure_registries: Vec::new(),
         }
     }
@@ -182,6 +200,12 @@ impl Config {
         }
         if self.boot_timeout_seconds == 0 {
             return bad("boot_timeout_seconds", "must be at least 1");
+        }
+        if self.spare_network_cards > 4 {
+            return bad(
+                "spare_network_cards",
+                "is above 4: a virtual machine has room for 5 cards in all",
+            );
         }
         if self.vmm_uid_base < 65_536 {
             return bad(
@@ -282,6 +306,7 @@ mod tests {
             ("default_vcpus = 0", "default_vcpus"),
             ("default_memory_mib = 3", "default_memory_mib"),
             ("vmm_uid_base = 0", "vmm_uid_base"),
+            ("spare_network_cards = 5", "spare_network_cards"),
         ] {
             fs::write(&path, text).unwrap();
             let error = Config::from_file(&path).unwrap_err().to_string();

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use crate::control::{Adopted, AsyncChannel, ChannelError, Launch, Launched};
 use crate::driver::adopted;
-use crate::driver::launch::{self, account, make, stdio};
+use crate::driver::launch::{self, account, make, setup_hooks, stdio};
 use crate::driver::members::{Driver, Member};
 use crate::error::SandboxError;
 use crate::sandbox::Container;
@@ -83,6 +83,7 @@ async fn prepare(
         &launch.rootfs,
         &neighbours,
     )?;
-    let sandbox = &driver.sandbox;
-    make(&store, launch, &record, sandbox, &guest_spec, stdio).await
+    // Its network is the sandbox's, which is there.
+    setup_hooks(launch, &record).await?;
+    make(&store, launch, &driver.sandbox, &guest_spec, stdio).await
 }

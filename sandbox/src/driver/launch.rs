@@ -3,9 +3,11 @@
 use std::fs;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::Path;
 use std::sync::Arc;
 
 use oci_spec::runtime::Hook;
+use sandbox_network::Namespace;
 
 use crate::cgroup;
 use crate::control::{
@@ -17,7 +19,7 @@ use crate::driver::oci_state::oci_state;
 use crate::error::SandboxError;
 use crate::hooks;
 use crate::sandbox::{Container, Sandbox, SandboxOptions};
-use crate::spec::{self, GuestSpec};
+use crate::spec::{self, GuestSpec, NetworkOf};
 use crate::state::{ExitStatus, ProcessIdentity, Record, Status, Store};
 use crate::stdio::{Log, Stdio};
 use crate::timeline;
@@ -100,6 +102,8 @@ async fn prepare(
         .clone()
         .unwrap_or_else(|| launch.id.to_string());
     let size = spec::size(&launch.spec, &launch.config);
+    // Before the namespace is looked at, which engines fill with a hook.
+    setup_hooks(launch, &record).await?;
     let sandbox = Sandbox::boot(
         &launch.config,
         SandboxOptions {
@@ -107,6 +111,8 @@ async fn prepare(
             hostname: hostname.chars().take(64).collect(),
             size,
             entries: guest_spec.entries.clone(),
+            network: network(launch)?,
+            rates: spec::rates(&launch.spec, &launch.config)?,
         },
     )
     .await?;
@@ -116,7 +122,7 @@ async fn prepare(
             let all = size.memory.saturating_add(sandbox.overhead());
             cgroup::limit_memory(&record.cgroups, all)?;
         }
-        make(&store, launch, &record, &sandbox, &guest_spec, stdio).await
+        make(&store, launch, &sandbox, &guest_spec, stdio).await
     };
     match made.await {
         Ok((container, listener)) => Ok((sandbox, container, listener)),
@@ -141,11 +147,17 @@ pub(super) fn account(record: &Record, launch: &Launch) -> Result<(), SandboxErr
 pub(super) async fn make(
     store: &Store,
     launch: &Launch,
-    record: &Record,
     sandbox: &Sandbox,
     guest_spec: &GuestSpec,
     stdio: Stdio,
 ) -> Result<(Container, UnixListener), SandboxError> {
+    let container = sandbox.create(&launch.id, guest_spec, stdio).await?;
+    let listener = listen(store, launch)?;
+    Ok((container, listener))
+}
+
+/// The hooks before a container is made.
+pub(super) async fn setup_hooks(launch: &Launch, record: &Record) -> Result<(), SandboxError> {
     if let Some(stages) = launch.spec.hooks() {
         let state = serde_json::to_vec(&oci_state(record, Status::Creating)).unwrap_or_default();
         // Deprecated, and still what engines set networks up with.
@@ -153,9 +165,23 @@ pub(super) async fn make(
         run_hooks("prestart", prestart, &state).await?;
         run_hooks("createRuntime", stages.create_runtime().clone(), &state).await?;
     }
-    let container = sandbox.create(&launch.id, guest_spec, stdio).await?;
-    let listener = listen(store, launch)?;
-    Ok((container, listener))
+    Ok(())
+}
+
+/// The namespace whose interfaces are to be the guest's.
+fn network(launch: &Launch) -> Result<Option<Namespace>, SandboxError> {
+    match spec::network(&launch.spec) {
+        NetworkOf::Path(path) => Ok(Some(Namespace::open(&path)?)),
+        // Whoever started the proxy has put it into a new one.
+        NetworkOf::New => {
+            let path = format!("/proc/{}/ns/net", launch.proxy.pid);
+            let namespace = Namespace::open(Path::new(&path))?;
+            let is_hosts = namespace
+                .is_hosts()
+                .map_err(SandboxError::system(format!("look at {path}")))?;
+            Ok((!is_hosts).then(|| namespace.unfinished()))
+        }
+    }
 }
 
 /// Hooks block; the driver's one thread must not.

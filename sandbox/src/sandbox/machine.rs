@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use backend_api::{Backend, LinkIo, Share, Vm, VmConfig};
+use backend_api::{Backend, LinkIo, Nic, Share, Vm, VmConfig};
 use cofferdam_protocol::SHARE_TAG;
 use sandbox_share::{Entry, ShareConfig, ShareServer};
 use tokio::sync::{Mutex, watch};
@@ -42,6 +42,7 @@ impl Machine {
         config: &Config,
         size: Size,
         entries: Vec<Entry>,
+        nics: Vec<Nic>,
     ) -> Result<(Self, LinkIo), SandboxError> {
         let mut share = ShareServer::spawn(ShareConfig {
             program: config.file_server.clone(),
@@ -62,6 +63,7 @@ impl Machine {
                 memory_bytes: size.memory,
                 vcpus: size.vcpus,
                 share: socket,
+                nics,
                 privileges: backend::privileges(config),
             })
             .await?;

@@ -4,14 +4,16 @@ mod container;
 mod guest;
 mod lifecycle;
 mod machine;
+mod network;
 mod process;
 mod share;
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use backend_api::Accelerator;
+use backend_api::{Accelerator, Nic};
 use cofferdam_protocol::event;
+use sandbox_network::{Namespace, Network, Options as NetworkOptions, Rates};
 use sandbox_share::Entry;
 use tokio::sync::oneshot;
 
@@ -25,6 +27,7 @@ use crate::error::SandboxError;
 use crate::id::ContainerId;
 use crate::sandbox::guest::Guest;
 use crate::sandbox::machine::{Machine, reason_of};
+use crate::sandbox::network::Following;
 use crate::spec::{GuestSpec, Size};
 use crate::stdio::Stdio;
 
@@ -48,6 +51,10 @@ pub struct SandboxOptions {
     /// What the guest sees of the host from the beginning. [`Sandbox::create`] shows what is missing; for the first
     /// container it is faster to name its [`entries`](GuestSpec::entries) here.
     pub entries: Vec<Entry>,
+    /// The network namespace whose interfaces are to be the guest's; without one it has nothing but loopback.
+    pub network: Option<Namespace>,
+    /// Limits of each interface.
+    pub rates: Rates,
 }
 
 impl SandboxOptions {
@@ -59,6 +66,8 @@ impl SandboxOptions {
             hostname: hostname.into(),
             size,
             entries: Vec::new(),
+            network: None,
+            rates: Rates::default(),
         }
     }
 }
@@ -72,6 +81,7 @@ pub struct Sandbox {
     machine: Arc<Machine>,
     guest: Arc<Guest>,
     overhead: u64,
+    network: Option<Following>,
 }
 
 impl Sandbox {
@@ -85,12 +95,37 @@ impl Sandbox {
             tracing::info!(because, "no hardware virtualization");
         }
         tracing::info!(backend = backend.name(), accelerator = %backend.capabilities().accelerator, "booting");
+        let (network, plugs) = match &options.network {
+            None => (None, Vec::new()),
+            Some(namespace) => {
+                let (network, plugs) = Network::connect(
+                    namespace,
+                    NetworkOptions {
+                        queues: options.size.vcpus,
+                        spares: config.spare_network_cards,
+                        most: backend.capabilities().nics,
+                        anti_spoofing: config.anti_spoofing,
+                        rates: options.rates,
+                    },
+                )?;
+                (Some(network), plugs)
+            }
+        };
+        let nics: Vec<_> = plugs
+            .into_iter()
+            .map(|plug| Nic {
+                mac: plug.mac,
+                queues: plug.queues,
+            })
+            .collect();
+        let has_cards = !nics.is_empty();
         let (machine, link) = Machine::start(
             &backend,
             &options.name,
             config,
             options.size,
             options.entries,
+            nics,
         )
         .await?;
         let machine = Arc::new(machine);
@@ -108,10 +143,21 @@ impl Sandbox {
                 Accelerator::Emulation => TRANSLATIONS,
                 Accelerator::Kvm => 0,
             };
+        let network = match network.filter(|_| has_cards) {
+            None => None,
+            Some(network) => match Following::start(network, Arc::clone(&guest)).await {
+                Ok(following) => Some(following),
+                Err(error) => {
+                    machine.stop().await;
+                    return Err(error);
+                }
+            },
+        };
         Ok(Self {
             machine,
             guest,
             overhead,
+            network,
         })
     }
 
@@ -189,12 +235,15 @@ impl Sandbox {
             Ok(Err(error)) => tracing::debug!(%error, "guest not shut down"),
             Err(_) => tracing::warn!("the guest does not shut down"),
         }
-        self.machine.stop().await;
+        self.kill().await;
     }
 
     /// Ends it at once, whatever it holds.
     pub async fn kill(&self) {
         self.machine.stop().await;
+        if let Some(network) = &self.network {
+            network.stop().await;
+        }
     }
 }
 

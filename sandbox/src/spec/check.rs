@@ -9,6 +9,7 @@ use oci_spec::runtime::{Linux, LinuxNamespaceType, LinuxSeccompAction, Mount, Pr
 
 use super::apparmor;
 use super::namespaces::{Neighbours, Owner};
+use super::network;
 
 /// Why a container of this spec cannot be made.
 #[derive(Debug, thiserror::Error)]
@@ -41,7 +42,7 @@ fn invalid(text: impl Into<String>) -> SpecError {
     SpecError::Invalid(text.into())
 }
 
-fn unsupported(what: impl Into<String>, why: impl Into<String>) -> SpecError {
+pub(super) fn unsupported(what: impl Into<String>, why: impl Into<String>) -> SpecError {
     SpecError::Unsupported {
         what: what.into(),
         why: why.into(),
@@ -369,6 +370,9 @@ fn check_namespaces(linux: &Linux, neighbours: &Neighbours) -> Result<(), SpecEr
     }
     for kind in [Pid, Mount, Ipc, Uts, Network] {
         let Some(namespace) = namespaces.iter().find(|namespace| namespace.typ() == kind) else {
+            if kind == Network {
+                return Err(network::hosts());
+            }
             return Err(unsupported(
                 format!("the host's {kind} namespace"),
                 "a container in a virtual machine cannot share it; give it one of its own",
@@ -404,7 +408,7 @@ fn check_namespaces(linux: &Linux, neighbours: &Neighbours) -> Result<(), SpecEr
             "a network namespace that is not the sandbox's",
             "a virtual machine has one network, and all containers of a pod share it",
         )),
-        Some(path) => check_network(path),
+        Some(path) => network::check(path),
         None => Ok(()),
     }
 }
@@ -418,43 +422,4 @@ fn can_share(kind: LinuxNamespaceType, owner: Option<&Owner>) -> bool {
         Some(Owner::Sandbox) => matches!(kind, Ipc | Uts),
         None => false,
     }
-}
-
-/// A network namespace that an engine made is taken when nothing but loopback is in it: anything else would be
-/// missing in the guest without a word.
-fn check_network(path: &Path) -> Result<(), SpecError> {
-    let interfaces = interfaces_in(path).map_err(|source| SpecError::Path {
-        what: "network namespace",
-        path: path.to_owned(),
-        source,
-    })?;
-    match interfaces.iter().find(|name| *name != "lo") {
-        Some(name) => Err(unsupported(
-            format!("network interface {name} in {}", path.display()),
-            "guests have no network but loopback yet; use `--network none`",
-        )),
-        None => Ok(()),
-    }
-}
-
-/// Names of the interfaces in a network namespace, read by a thread that enters it.
-fn interfaces_in(path: &Path) -> std::io::Result<Vec<String>> {
-    let namespace = fs::File::open(path)?;
-    std::thread::scope(|scope| {
-        scope
-            .spawn(|| {
-                rustix::thread::move_into_link_name_space(
-                    std::os::fd::AsFd::as_fd(&namespace),
-                    Some(rustix::thread::LinkNameSpaceType::Network),
-                )?;
-                let table = fs::read_to_string("/proc/thread-self/net/dev")?;
-                Ok(table
-                    .lines()
-                    .filter_map(|line| line.split_once(':'))
-                    .map(|(name, _)| name.trim().to_owned())
-                    .collect())
-            })
-            .join()
-            .unwrap_or_else(|_| Err(std::io::Error::other("thread ended early")))
-    })
 }

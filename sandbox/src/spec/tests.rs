@@ -120,12 +120,26 @@ fn what_cannot_be_is_refused_by_name() {
 }
 
 #[test]
-fn the_hosts_network_namespace_is_seen_to_hold_interfaces() {
-    let interfaces = std::fs::read_dir("/sys/class/net").unwrap().count();
+fn the_hosts_network_is_refused() {
     let mut spec = sample();
     spec["linux"]["namespaces"][1]["path"] = json!("/proc/self/ns/net");
-    let result = checked(&spec, bundle().path());
-    assert_eq!(result.is_err(), interfaces > 1, "{result:?}");
+    let error = checked(&spec, bundle().path()).unwrap_err().to_string();
+    assert!(
+        error.contains("--network host") && error.contains("bridge"),
+        "{error}"
+    );
+    spec["linux"]["namespaces"]
+        .as_array_mut()
+        .unwrap()
+        .remove(1);
+    let error = checked(&spec, bundle().path()).unwrap_err().to_string();
+    assert!(error.contains("--network host"), "{error}");
+    for none in ["/nonexistent", "/proc/self/ns/uts", "/dev/null"] {
+        let mut spec = sample();
+        spec["linux"]["namespaces"][1]["path"] = json!(none);
+        let error = checked(&spec, bundle().path()).unwrap_err().to_string();
+        assert!(error.contains(none), "{error}");
+    }
 }
 
 #[test]

@@ -60,6 +60,9 @@ pub struct Record {
     /// The spec's poststop hooks: the bundle may be gone when they are due.
     #[serde(default)]
     pub poststop: Vec<oci_spec::runtime::Hook>,
+    /// The network namespace that it was given, if it existed before.
+    #[serde(default)]
+    pub network: Option<PathBuf>,
     /// Set when it has ended and is gone from the sandbox, or the sandbox with it.
     #[serde(default)]
     pub exit: Option<ExitStatus>,

@@ -289,6 +289,7 @@ mod tests {
             helpers: Vec::new(),
             cgroups: Vec::new(),
             poststop: Vec::new(),
+            network: None,
             exit: None,
             finished: None,
             run: None,

@@ -8,6 +8,7 @@
 //! ```
 
 mod cofferdam;
+mod namespaces;
 mod outcome;
 mod prefix;
 mod processes;
@@ -16,6 +17,7 @@ mod slot;
 mod terminal;
 
 pub use cofferdam::Cofferdam;
+pub use namespaces::{Frames, Namespaces};
 pub use outcome::{Outcome, Running, finish, start};
 pub use prefix::{Prefix, image};
 pub use processes::{Actors, descendant, is_alive, wait_until};

@@ -17,7 +17,7 @@ struct Layer {
 }
 
 /// From the top to the bottom.
-const LAYERS: [Layer; 17] = [
+const LAYERS: [Layer; 18] = [
     Layer {
         folder: "xtask",
         may_use: &[],
@@ -57,6 +57,11 @@ const LAYERS: [Layer; 17] = [
     Layer {
         folder: "sandbox",
         may_use: &["sandbox", "backend", "protocol", "observability"],
+    },
+    // The host's side of a network: knows nothing of virtual machines either.
+    Layer {
+        folder: "sandbox/network",
+        may_use: &["protocol"],
     },
     // Content on disk: knows nothing of virtual machines.
     Layer {

@@ -41,6 +41,7 @@ impl Fixture {
             memory_bytes: 128 << 20,
             vcpus: 1,
             share: None,
+            nics: Vec::new(),
             privileges: self.privileges,
         }
     }

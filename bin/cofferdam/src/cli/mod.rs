@@ -120,6 +120,9 @@ pub enum Command {
     /// Not supported.
     #[command(hide = true)]
     Restore(AnyArgs),
+    /// Connects containers of `run` to their network.
+    #[command(hide = true)]
+    Network(NetworkArgs),
     /// The background process that owns a sandbox.
     #[command(hide = true)]
     Driver(HiddenArgs),

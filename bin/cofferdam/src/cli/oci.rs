@@ -46,6 +46,31 @@ pub struct HiddenArgs {
     pub rootfs: Option<PathBuf>,
 }
 
+/// Options of the hooks that connect containers of `run`.
+#[derive(Debug, Args)]
+pub struct NetworkArgs {
+    /// Connect or disconnect.
+    #[arg(value_enum)]
+    pub step: NetworkStep,
+    /// `bridge` or `cni:NAME`.
+    #[arg(long)]
+    pub net: String,
+    /// Ports of the host.
+    #[arg(long)]
+    pub publish: Vec<String>,
+    /// The container's state directory.
+    #[arg(long = "state")]
+    pub root: PathBuf,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum NetworkStep {
+    /// Before the container is made.
+    Up,
+    /// When it has gone.
+    Down,
+}
+
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Bundle options")]
 pub struct BundleArgs {

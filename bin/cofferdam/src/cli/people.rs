@@ -84,9 +84,13 @@ pub struct ImageRunArgs {
     /// Make the root file system read-only.
     #[arg(long)]
     pub read_only: bool,
-    /// Network; only `none` (loopback alone) so far.
-    #[arg(long, visible_alias = "network", value_name = "none")]
+    /// Network: `none` (loopback alone, the default), `bridge`, `ns:PATH` (the interfaces of a network namespace) or
+    /// `cni:NAME`.
+    #[arg(long, visible_alias = "network", value_name = "NETWORK")]
     pub net: Option<String>,
+    /// Lead a port of the host to one of the container; means `--net bridge` unless another is given.
+    #[arg(long, short = 'p', value_name = "[ADDRESS:]HOST:GUEST[/udp]")]
+    pub publish: Vec<String>,
     /// When to ask the image's registry; when it is missing here, by default.
     #[arg(long, value_enum)]
     pub pull: Option<Pull>,

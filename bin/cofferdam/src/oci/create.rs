@@ -87,13 +87,16 @@ pub fn in_background(
             (Rootfs::Bundle, Some(root)) if !remove => Some(new.bundle.join(root.path())),
             _ => None,
         };
-        let mut child = spawn::proxy(
-            new.id.as_str(),
-            theirs,
-            attached.console.take(),
-            remove_from,
-            rootfs.as_deref(),
-        )
+        let console = attached.console.take();
+        let mut child = spawn::in_network_of(&new.spec, || {
+            spawn::proxy(
+                new.id.as_str(),
+                theirs,
+                console,
+                remove_from,
+                rootfs.as_deref(),
+            )
+        })
         .context("cannot start the proxy")?;
         let pid = spawn::pid(&child);
         let made = launch(context, new, attached, pid, drivers)
@@ -110,9 +113,12 @@ pub fn in_background(
 
 /// Takes the name, and frees it again when the container could not be made.
 pub fn registered<T>(new: NewContainer, make: impl FnOnce(NewContainer) -> Result<T>) -> Result<T> {
+    // Who stands for the container goes where its network is; what comes after it belongs to the host.
+    let home = spawn::Home::remember().context("cannot find our network namespace")?;
     new.register()?;
     let (store, id) = (new.store.clone(), new.id.clone());
     let made = make(new);
+    drop(home);
     if made.is_err()
         && let Err(error) = storage::delete(&store, &id, true)
     {
@@ -132,12 +138,20 @@ pub fn launch(
     let proxy = ProcessIdentity::of(proxy).context("the proxy ended early")?;
     let id = new.id.clone();
     let stdio = attached.stdio.clone();
+    let spec = new.spec.clone();
     let undecided = client::launch(
         new,
         stdio,
         &attached.descriptors(),
         (proxy, drivers),
-        |socket| spawn::driver(context, id.as_str(), socket),
+        |socket| {
+            let driver = spawn::driver(context, id.as_str(), socket)?;
+            if proxy == ProcessIdentity::current() {
+                // The driver stays outside: hooks run there.
+                spawn::enter_network_of(&spec)?;
+            }
+            Ok(driver)
+        },
     )?;
     attached.release();
     Ok(undecided)

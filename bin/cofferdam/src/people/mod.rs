@@ -5,6 +5,7 @@ pub mod images;
 pub mod load;
 pub mod logs;
 pub mod mode;
+pub mod network;
 pub mod ps;
 pub mod pull;
 pub mod rm;

@@ -56,6 +56,7 @@ fn of_images(image: &ImageRunArgs) -> Option<&'static str> {
         ("--hostname", image.hostname.is_some()),
         ("--read-only", image.read_only),
         ("--net", image.net.is_some()),
+        ("--publish", !image.publish.is_empty()),
         ("--pull", image.pull.is_some()),
         ("--entrypoint", image.entrypoint.is_some()),
         ("--rootfs", image.rootfs.is_some()),

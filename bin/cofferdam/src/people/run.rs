@@ -12,7 +12,9 @@ use sandbox::state::{RunRecord, Store};
 use sandbox::{ContainerId, SandboxError, backend};
 use sandbox_image::{Image, ImageConfig, ImageSource, PullPolicy};
 
+use super::network::{Net, Port};
 use super::spec::Wanted;
+use super::storage::Names;
 use super::tree::Tree;
 use super::volume::Volume;
 use super::{progress, storage, user};
@@ -44,6 +46,7 @@ pub fn run(context: &Context, args: &RunArgs) -> Result<ExitCode> {
     storage::sweep(&config, &store);
     let id = name(options)?;
     announce_emulation(&config);
+    Net::parse(options.net.as_deref(), !options.publish.is_empty())?.announce();
 
     let (source, words) = source(&config, options, &args.words)?;
     let new = prepare(&config, &store, &id, (&source, words), options)?;
@@ -87,11 +90,9 @@ fn in_background(
 
 /// What cannot be done is refused before an image is fetched.
 fn check(options: &ImageRunArgs, detach: bool) -> Result<()> {
-    if let Some(net) = options.net.as_deref()
-        && net != "none"
-    {
-        bail!("unsupported: --net {net}: guests have no network but loopback yet; use --net none");
-    }
+    let ports = options.publish.iter().map(|text| text.parse::<Port>());
+    ports.collect::<Result<Vec<_>>>()?;
+    Net::parse(options.net.as_deref(), !options.publish.is_empty())?;
     if detach && options.interactive {
         bail!("--interactive needs somebody to type: it cannot be used with --detach");
     }
@@ -219,6 +220,13 @@ fn prepare(
             files.push((folder.join(name), target));
         }
     }
+    let net = Net::parse(options.net.as_deref(), !options.publish.is_empty())?;
+    let resolv_conf = net.resolv_conf()?;
+    if resolv_conf.is_some()
+        && (matches!(source, Source::Image(..)) || tree.has_file("/etc/resolv.conf")?)
+    {
+        files.push((folder.join("resolv.conf"), "/etc/resolv.conf"));
+    }
     let root = match source {
         Source::Image(..) => Path::new("rootfs"),
         Source::Folder(root) => root.as_path(),
@@ -234,6 +242,8 @@ fn prepare(
         files: &files,
         scratch: &scratch,
         terminal: terminal_size(options),
+        network: net.path(),
+        hooks: net.hooks(options, store.root())?,
     }
     .spec()?;
     for volume in &volumes {
@@ -243,7 +253,11 @@ fn prepare(
         Source::Image(name, image) => (Some(name.clone()), Some(image.as_ref())),
         Source::Folder(_) => (None, None),
     };
-    let folder = storage::create(config, store, id, &spec, &hostname, image)?;
+    let names = Names {
+        hostname: &hostname,
+        resolv_conf: resolv_conf.as_deref(),
+    };
+    let folder = storage::create(config, store, id, &spec, names, image)?;
     let rootfs = match image {
         Some(image) => Rootfs::Layers {
             layers: image.layers.clone(),

@@ -57,6 +57,10 @@ pub struct Wanted<'a> {
     pub scratch: &'a [&'a str],
     /// Rows and columns of its terminal.
     pub terminal: Option<(u16, u16)>,
+    /// The network namespace, when it exists already.
+    pub network: Option<&'a Path>,
+    /// What connects it and disconnects it.
+    pub hooks: Option<Value>,
 }
 
 impl Wanted<'_> {
@@ -108,6 +112,12 @@ impl Wanted<'_> {
                 "readonlyPaths": readonly_paths(),
             },
         });
+        if let Some(path) = self.network {
+            document["linux"]["namespaces"][1]["path"] = json!(path);
+        }
+        if let Some(hooks) = &self.hooks {
+            document["hooks"] = hooks.clone();
+        }
         if let Some((rows, columns)) = self.terminal {
             document["process"]["consoleSize"] = json!({ "height": rows, "width": columns });
         }
@@ -235,6 +245,8 @@ mod tests {
             files: &[],
             scratch: &["/scratch"],
             terminal: None,
+            network: None,
+            hooks: None,
         }
         .spec()
     }

@@ -5,7 +5,7 @@
 //! config.json     the bundle
 //! rootfs/         empty: the layers are mounted where only the guest sees them
 //! upper/ work/    the writable layer
-//! hosts hostname  shown in /etc
+//! hosts hostname resolv.conf  shown in /etc
 //! container.log   output of a container in the background
 //! ```
 //!
@@ -32,6 +32,15 @@ use super::removal::remove_tree;
 const OWNER: &str = "owner.json";
 /// Prefix of folders that are not finished; no container's name begins so.
 const TEMPORARY: &str = "~";
+
+/// What the container calls itself and others.
+#[derive(Debug, Clone, Copy)]
+pub struct Names<'a> {
+    /// Its own name.
+    pub hostname: &'a str,
+    /// Whom it asks for others' addresses.
+    pub resolv_conf: Option<&'a str>,
+}
 
 /// Who a folder belongs to.
 #[derive(Debug, Serialize, Deserialize)]
@@ -64,7 +73,7 @@ pub fn create(
     store: &Store,
     id: &ContainerId,
     spec: &Spec,
-    hostname: &str,
+    names: Names<'_>,
     image: Option<&Image>,
 ) -> Result<PathBuf> {
     let folder = folder(config, id);
@@ -80,7 +89,7 @@ pub fn create(
         id: id.clone(),
         creator: ProcessIdentity::current(),
     };
-    let made = fill(&temporary, &owner, spec, hostname, image.is_some()).and_then(|()| {
+    let made = fill(&temporary, &owner, spec, names, image.is_some()).and_then(|()| {
         let flags = RenameFlags::NOREPLACE;
         let cwd = rustix::fs::CWD;
         match renameat_with(cwd, &temporary, cwd, &folder, flags) {
@@ -103,17 +112,23 @@ pub fn create(
     Ok(folder)
 }
 
-fn fill(folder: &Path, owner: &Owner, spec: &Spec, hostname: &str, layered: bool) -> Result<()> {
+fn fill(folder: &Path, owner: &Owner, spec: &Spec, names: Names<'_>, layered: bool) -> Result<()> {
     make(folder, 0o700, false)?;
     write(folder, OWNER, &serde_json::to_vec(owner)?)?;
     write(folder, "config.json", &serde_json::to_vec_pretty(spec)?)?;
+    let hostname = names.hostname;
     write(folder, "hostname", format!("{hostname}\n").as_bytes())?;
     let hosts = format!(
         "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n127.0.1.1\t{hostname}\n"
     );
     write(folder, "hosts", hosts.as_bytes())?;
+    let mut readable = vec!["hosts", "hostname"];
+    if let Some(text) = names.resolv_conf {
+        write(folder, "resolv.conf", text.as_bytes())?;
+        readable.push("resolv.conf");
+    }
     // The container's users read them, whatever umask we have.
-    for name in ["hosts", "hostname"] {
+    for name in readable {
         fs::set_permissions(folder.join(name), fs::Permissions::from_mode(0o644))
             .with_context(|| format!("cannot make {name} readable"))?;
     }

@@ -1,5 +1,6 @@
 //! Starting our own program again, as driver or proxy. It gets its socket as stdin.
 
+use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
@@ -8,6 +9,10 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
 use anyhow::{Context as _, Result};
+use oci_spec::runtime::Spec;
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+use sandbox::network;
+use sandbox::spec::{self, NetworkOf};
 
 use crate::context::Context;
 
@@ -41,6 +46,58 @@ pub fn driver(context: &Context, id: &str, socket: UnixStream) -> io::Result<Chi
         .stdout(Stdio::null())
         .stderr(Stdio::null())
         .spawn()
+}
+
+/// Starts a child in the network namespace that a container's spec asks for: engines look there for the container's, to
+/// put interfaces in.
+pub fn in_network_of<T: Send>(
+    spec: &Spec,
+    start: impl FnOnce() -> io::Result<T> + Send,
+) -> io::Result<T> {
+    // What a thread enters, its children are in; the caller stays where it is.
+    std::thread::scope(|scope| {
+        let thread = scope.spawn(|| {
+            enter_network_of(spec)?;
+            start()
+        });
+        thread
+            .join()
+            .unwrap_or_else(|_| Err(io::Error::other("a thread ended early")))
+    })
+}
+
+/// The network namespace that the calling thread was in when this was made, and is again when it is dropped.
+#[derive(Debug)]
+pub struct Home(File);
+
+impl Home {
+    /// Remembers where the calling thread is.
+    pub fn remember() -> io::Result<Self> {
+        File::open("/proc/thread-self/ns/net").map(Self)
+    }
+}
+
+impl Drop for Home {
+    fn drop(&mut self) {
+        let network = Some(LinkNameSpaceType::Network);
+        if let Err(error) = move_into_link_name_space(self.0.as_fd(), network)
+            && rustix::process::geteuid().is_root()
+        {
+            tracing::error!(%error, "cannot return to the host's network");
+        }
+    }
+}
+
+/// Takes the calling thread into the network namespace that a container's spec asks for.
+pub fn enter_network_of(spec: &Spec) -> io::Result<()> {
+    // Without root there is no entering, for engines neither.
+    if !rustix::process::geteuid().is_root() {
+        return Ok(());
+    }
+    match spec::network(spec) {
+        NetworkOf::New => network::enter_for_good(None),
+        NetworkOf::Path(path) => network::enter_for_good(Some(&path)),
+    }
 }
 
 /// Starts a proxy that speaks over `socket`; `terminal` becomes its controlling terminal.

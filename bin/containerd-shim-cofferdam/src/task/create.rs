@@ -11,7 +11,8 @@ use containerd_shim_protos::topics::TASK_CREATE_EVENT_TOPIC;
 use containerd_shim_protos::ttrpc::{self, Code};
 use oci_spec::runtime::Spec;
 use sandbox::config::Config;
-use sandbox::spec::{self, GuestSpec, Neighbours, Size};
+use sandbox::network::Namespace;
+use sandbox::spec::{self, GuestSpec, Neighbours, NetworkOf, Size};
 use sandbox::{Container, ContainerId, SandboxError, SandboxOptions};
 use tokio::sync::watch;
 
@@ -229,13 +230,24 @@ impl New {
             Kind::Sandbox => pod_size(&self.spec, &self.config),
             Kind::Single | Kind::Member => spec::size(&self.spec, &self.config),
         };
+        let failed = |error: SandboxError| status::failed("create", &error);
+        // Without a path nobody can have put anything into it.
+        let path = match spec::network(&self.spec) {
+            NetworkOf::Path(path) => Some(path),
+            NetworkOf::New => None,
+        };
+        let network = path.as_deref().map(Namespace::open).transpose();
+        let network = network.map_err(|error| failed(error.into()))?;
+        let rates = spec::rates(&self.spec, &self.config).map_err(|error| failed(error.into()))?;
         let options = SandboxOptions {
             name: self.id.to_string(),
             hostname: hostname.chars().take(HOSTNAME).collect(),
             size,
             entries: first.map_or_else(Vec::new, |guest| guest.entries.clone()),
+            network,
+            rates,
         };
-        Machine::boot(&self.config, options, &self.bundle).await
+        Machine::boot(&self.config, options, &self.bundle, path).await
     }
 }
 

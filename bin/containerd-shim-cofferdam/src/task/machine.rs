@@ -1,6 +1,6 @@
 //! The sandbox behind the tasks of a shim.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use containerd_shim_protos::ttrpc;
 use sandbox::config::Config;
@@ -25,6 +25,7 @@ impl Machine {
         config: &Config,
         options: SandboxOptions,
         bundle: &Path,
+        network: Option<PathBuf>,
     ) -> ttrpc::Result<Self> {
         let sandbox = Sandbox::boot(config, options)
             .await
@@ -37,6 +38,7 @@ impl Machine {
                 .filter_map(|pid| ProcessIdentity::of(pid.cast_signed()))
                 .collect(),
             pid,
+            network,
             // As `start` has written it: a container that joined a group does not end the others' shim.
             ..Record::read(bundle)
         };

@@ -103,6 +103,7 @@ pub async fn run_with(
                 tag: "cofferdam".to_owned(),
                 socket: server.vmm_socket().expect("the first call gets it"),
             }),
+            nics: Vec::new(),
             privileges: Privileges::Drop {
                 uid: 64_124,
                 gid: 64_124,

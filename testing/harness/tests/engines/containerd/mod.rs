@@ -5,4 +5,5 @@ mod cases;
 mod client;
 mod engine;
 mod faults;
+mod network;
 mod shim;

@@ -4,5 +4,6 @@ mod accounting;
 mod engine;
 mod isolation;
 mod lifecycle;
+mod network;
 mod pods;
 mod stdio;

@@ -1,0 +1,76 @@
+//! Changing interfaces in a namespace.
+
+use std::io;
+
+use cofferdam_netlink::{Attributes, Message, Socket};
+
+const UP: u32 = 1;
+
+/// `struct ifinfomsg`: of the interface with this index, with the flags of `change` set as in `flags`.
+fn fixed(index: u32, flags: u32, change: u32) -> [u8; 16] {
+    let mut bytes = [0; 16];
+    bytes[4..8].copy_from_slice(&index.to_ne_bytes());
+    bytes[8..12].copy_from_slice(&flags.to_ne_bytes());
+    bytes[12..].copy_from_slice(&change.to_ne_bytes());
+    bytes
+}
+
+/// The index of the interface with this name.
+pub(crate) fn index(socket: &mut Socket, name: &str) -> io::Result<u32> {
+    for link in socket.dump(&Message::new(libc::RTM_GETLINK, 0, &[0; 16]))? {
+        if let Some((fixed, attributes)) = link.split::<16>()
+            && attributes.find_text(libc::IFLA_IFNAME).as_deref() == Some(name)
+        {
+            return Ok(u32::from_ne_bytes([fixed[4], fixed[5], fixed[6], fixed[7]]));
+        }
+    }
+    Err(io::ErrorKind::NotFound.into())
+}
+
+/// Keeps the namespace's own network stack from giving a tap an IPv6 address, and from speaking on it.
+pub(crate) fn silence(socket: &mut Socket, index: u32) -> io::Result<()> {
+    const ADDRESS_GENERATION: u16 = 8;
+    const NONE: [u8; 1] = [1];
+    let message = Message::new(libc::RTM_NEWLINK, 0, &fixed(index, 0, 0)).with_nested(
+        libc::IFLA_AF_SPEC,
+        |families| {
+            families.with_nested(libc::AF_INET6 as u16, |inet6| {
+                inet6.with(ADDRESS_GENERATION, &NONE)
+            })
+        },
+    );
+    match socket.request(message) {
+        // Kernels without IPv6 have nothing to say.
+        Err(error) if error.raw_os_error() == Some(libc::EAFNOSUPPORT) => Ok(()),
+        other => other,
+    }
+}
+
+/// Sets the size of packets and switches it on.
+pub(crate) fn raise(socket: &mut Socket, index: u32, mtu: u32) -> io::Result<()> {
+    let message =
+        Message::new(libc::RTM_NEWLINK, 0, &fixed(index, UP, UP)).with_u32(libc::IFLA_MTU, mtu);
+    socket.request(message)
+}
+
+/// Switches it on as it is.
+pub(crate) fn switch_on(socket: &mut Socket, index: u32) -> io::Result<()> {
+    socket.request(Message::new(libc::RTM_NEWLINK, 0, &fixed(index, UP, UP)))
+}
+
+/// Switches it off.
+pub(crate) fn lower(socket: &mut Socket, index: u32) -> io::Result<()> {
+    socket.request(Message::new(libc::RTM_NEWLINK, 0, &fixed(index, 0, UP)))
+}
+
+/// The indices of all interfaces.
+pub(crate) fn indices(socket: &mut Socket) -> io::Result<Vec<u32>> {
+    Ok(socket
+        .dump(&Message::new(libc::RTM_GETLINK, 0, &[0; 16]))?
+        .iter()
+        .filter_map(|link| {
+            let (fixed, _): (_, Attributes<'_>) = link.split::<16>()?;
+            Some(u32::from_ne_bytes([fixed[4], fixed[5], fixed[6], fixed[7]]))
+        })
+        .collect())
+}
