@@ -61,7 +61,7 @@ fn what_cannot_be_done_is_refused_and_leaves_nothing() {
     fs::write(&damaged, vec![b'x'; 4096]).unwrap();
     let damaged = damaged.to_str().unwrap();
     for (args, named) in [
-        (vec!["--net", "bridge", busybox, "true"], "--net bridge"),
+        (vec!["--net", "host", busybox, "true"], "host"),
         (vec!["-u", "nosuch", busybox, "id"], "nosuch"),
         (vec!["-w", "relative", busybox, "id"], "relative"),
         (vec!["-v", "named:/x", busybox, "id"], "named"),
