@@ -53,7 +53,12 @@ mod tests {
     #[test]
     fn transports_without_a_driver_are_found_in_their_order() {
         let folder = tempfile::tempdir().expect("a folder");
-        for name in ["virtio-mmio.10", "virtio-mmio.2", "virtio-mmio.x", "serial8250"] {
+        for name in [
+            "virtio-mmio.10",
+            "virtio-mmio.2",
+            "virtio-mmio.x",
+            "serial8250",
+        ] {
             fs::create_dir(folder.path().join(name)).expect("a device");
         }
         fs::create_dir_all(folder.path().join("virtio-mmio.1/driver")).expect("a bound device");
