@@ -27,6 +27,16 @@ const TRANSPORT_INTERRUPT: u32 = 5;
 const RANDOM_TRANSPORT: u32 = 0;
 const LINK_TRANSPORT: u32 = 1;
 
+/// The transport of a copy's share, and that of its [`PLUG`].
+pub const SHARE_TRANSPORT: u32 = 2;
+pub const PLUG_TRANSPORT: u32 = 7;
+
+/// A device of a copy that is gone before the guest runs, see [`crate::template`].
+pub const PLUG: &str = "plug";
+
+/// The most requests that wait in the share's queue.
+pub const SHARE_QUEUE: u32 = 1024;
+
 /// What is booted.
 #[derive(Debug, Clone, Copy)]
 pub struct Boot {
@@ -108,6 +118,12 @@ pub fn arguments(machine: &Machine<'_>) -> Vec<OsString> {
         Start::Copy(memory) => {
             // Deferred: the monitor is told first how to read it.
             add("-incoming", "defer".to_owned());
+            add(
+                "-device",
+                format!(
+                    "virtio-scsi-device,id={PLUG},hotplug=off,bus=virtio-mmio-bus.{PLUG_TRANSPORT}"
+                ),
+            );
             Some(memory)
         }
     };
@@ -151,13 +167,19 @@ pub fn arguments(machine: &Machine<'_>) -> Vec<OsString> {
     }
     if let Some((tag, socket)) = machine.share {
         add("-chardev", format!("socket,id=share,fd={socket}"));
-        add(
-            "-device",
-            format!(
-                "vhost-user-fs-device,chardev=share,queue-size=1024,tag={}",
-                escaped(tag)
-            ),
-        );
+        if !matches!(machine.start, Start::Copy(_)) {
+            add(
+                "-device",
+                format!(
+                    "vhost-user-fs-device,chardev=share,queue-size={SHARE_QUEUE},tag={}",
+                    escaped(tag)
+                ),
+            );
+        }
+    }
+    if matches!(machine.start, Start::Copy(_)) {
+        // Its virtual CPUs stand still until all is there.
+        list.push("-S".into());
     }
     for flag in ["-nodefaults", "-no-user-config", "-no-reboot"] {
         list.push(flag.into());
@@ -311,7 +333,8 @@ mod tests {
         ] {
             assert!(template.contains(same) && copy.contains(same), "{same}");
         }
-        assert!(copy.contains("vhost-user-fs-device") && !template.contains("vhost-user"));
+        assert!(copy.contains("id=share") && copy.contains(" -S "), "{copy}");
+        assert!(!template.contains("share,fd") && !copy.contains("vhost-user"));
     }
 
     #[test]

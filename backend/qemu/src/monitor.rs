@@ -58,10 +58,8 @@ pub struct Seen {
     pub port_open: bool,
     /// How often it was told that the port is open.
     pub openings: u64,
-    /// Whether the virtual CPUs were let run after they had stood still.
-    pub resumed: bool,
-    /// Whether the machine was written out, once that is decided.
-    pub saved: Option<bool>,
+    /// Whether the machine was written out or read in, once that is decided.
+    pub migrated: Option<bool>,
 }
 
 /// The channel. A task reads it all the time, so that events, which guests can cause, never pile up in QEMU.
@@ -236,9 +234,8 @@ impl Seen {
                 self.port_open = data("open").and_then(Value::as_bool).unwrap_or_default();
                 self.openings = self.openings.saturating_add(u64::from(self.port_open));
             }
-            Some("RESUME") => self.resumed = true,
             Some("MIGRATION") => {
-                self.saved = match data("status").and_then(Value::as_str) {
+                self.migrated = match data("status").and_then(Value::as_str) {
                     Some("completed") => Some(true),
                     Some("failed" | "cancelled") => Some(false),
                     _ => return false,

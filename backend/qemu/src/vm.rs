@@ -57,7 +57,7 @@ pub struct Kernel {
 
 impl Origin {
     /// As the command line has it, with the descriptors that QEMU inherits for it.
-    fn hand_over(self) -> (Start, Vec<OwnedFd>, Option<Restoring>) {
+    fn hand_over(self, share: Option<&str>) -> (Start, Vec<OwnedFd>, Option<Restoring>) {
         match self {
             Self::Kernel(Kernel {
                 kernel,
@@ -79,7 +79,7 @@ impl Origin {
                 (start, inherited.collect(), None)
             }
             Self::Template(restore) => {
-                let ([memory, state], restoring) = restore.hand_over();
+                let ([memory, state], restoring) = restore.hand_over(share.map(str::to_owned));
                 let start = Start::Copy(memory.as_raw_fd());
                 (start, vec![memory, state], Some(restoring))
             }
@@ -170,11 +170,12 @@ impl Running {
         let (console, console_end) = socket_pair()?;
         let (monitor, monitor_end) = socket_pair()?;
         let (stderr_end, stderr) = tokio::net::unix::pipe::pipe()?;
-        let (start, mut inherited, restoring) = origin.hand_over();
         let (tag, share) = match config.share {
             Some(Share { tag, socket }) => (tag, Some(socket)),
             None => (String::new(), None),
         };
+        let shared = share.as_ref().map(|_| tag.as_str());
+        let (start, mut inherited, restoring) = origin.hand_over(shared);
         let args = command::arguments(&Machine {
             name: &config.name,
             accelerator,

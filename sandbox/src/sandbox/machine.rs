@@ -1,5 +1,6 @@
 //! The virtual machine of a sandbox and its file server, owned by one task.
 
+use std::fs::File;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -42,6 +43,7 @@ impl Machine {
         config: &Config,
         size: Size,
         entries: Vec<Entry>,
+        template: Option<File>,
     ) -> Result<(Self, LinkIo), SandboxError> {
         let mut share = ShareServer::spawn(ShareConfig {
             program: config.file_server.clone(),
@@ -53,18 +55,11 @@ impl Machine {
             tag: SHARE_TAG.to_owned(),
             socket,
         });
-        let mut vm = backend
-            .create(VmConfig {
-                name: name.to_owned(),
-                kernel: config.kernel.clone(),
-                initrd: config.initrd.clone(),
-                cmdline: config.kernel_parameters.clone(),
-                memory_bytes: size.memory,
-                vcpus: size.vcpus,
-                share: socket,
-                privileges: backend::privileges(config),
-            })
-            .await?;
+        let wanted = vm_config(config, name, size, socket);
+        let mut vm = match template.zip(backend.templates()) {
+            Some((template, templates)) => templates.copy(wanted, template).await?,
+            None => backend.create(wanted).await?,
+        };
         let link = match vm.boot().await {
             Ok(link) => link,
             // A file server that failed takes the VMM along: then its own words say more.
@@ -135,6 +130,20 @@ impl Machine {
             // It cannot be cancelled, and a panic in it has dropped (killed) what it held.
             let _ended = task.await;
         }
+    }
+}
+
+/// What a sandbox wants of its machine.
+pub(crate) fn vm_config(config: &Config, name: &str, size: Size, share: Option<Share>) -> VmConfig {
+    VmConfig {
+        name: name.to_owned(),
+        kernel: config.kernel.clone(),
+        initrd: config.initrd.clone(),
+        cmdline: config.kernel_parameters.clone(),
+        memory_bytes: size.memory,
+        vcpus: size.vcpus,
+        share,
+        privileges: backend::privileges(config),
     }
 }
 

@@ -7,13 +7,16 @@ mod machine;
 mod process;
 mod share;
 
+use std::fs::File;
 use std::sync::Arc;
 use std::time::Duration;
 
-use backend_api::Accelerator;
+use backend_api::{Accelerator, Backend};
 use cofferdam_protocol::event;
 use sandbox_share::Entry;
 use tokio::sync::oneshot;
+
+pub(crate) use machine::vm_config;
 
 pub use container::Container;
 pub use lifecycle::{Event, Lifecycle, WrongState};
@@ -27,6 +30,7 @@ use crate::sandbox::guest::Guest;
 use crate::sandbox::machine::{Machine, reason_of};
 use crate::spec::{GuestSpec, Size};
 use crate::stdio::Stdio;
+use crate::template::{self, Search};
 
 /// How long a guest may take to write back what it holds for files of the host.
 const SYNC_DEADLINE: Duration = Duration::from_secs(30);
@@ -35,6 +39,10 @@ const SYNC_DEADLINE: Duration = Duration::from_secs(30);
 const OVERHEAD: u64 = 256 << 20;
 /// What an emulating VMM keeps of translated code at most.
 const TRANSLATIONS: u64 = 1 << 30;
+
+/// How long a copy of a template may take until its agent answers, before it is given up and a guest is booted. Usually
+/// it takes a tenth of a second.
+const COPY_DEADLINE: Duration = Duration::from_secs(15);
 
 /// What a sandbox is made of.
 #[derive(Debug)]
@@ -72,10 +80,11 @@ pub struct Sandbox {
     machine: Arc<Machine>,
     guest: Arc<Guest>,
     overhead: u64,
+    template_wanted: bool,
 }
 
 impl Sandbox {
-    /// Boots a virtual machine.
+    /// Starts a virtual machine, from a template where there is one.
     ///
     /// # Errors
     /// Whatever kept it from coming up, with the ends of the guest's console and of the VMM's messages.
@@ -85,16 +94,40 @@ impl Sandbox {
             tracing::info!(because, "no hardware virtualization");
         }
         tracing::info!(backend = backend.name(), accelerator = %backend.capabilities().accelerator, "booting");
+        let limit = Duration::from_secs(config.boot_timeout_seconds);
+        let mut search = template::search(&*backend, config, options.size);
+        if let Search::Found(mut found) = search {
+            let file = found.file.take();
+            match Self::start(config, &backend, &options, file, limit.min(COPY_DEADLINE)).await {
+                Err(error) if template::is_to_blame(&error) => search = found.discard(&error),
+                started => return started,
+            }
+        }
+        let mut booted = Self::start(config, &backend, &options, None, limit).await?;
+        booted.template_wanted = matches!(search, Search::Wanted);
+        Ok(booted)
+    }
+
+    async fn start(
+        config: &Config,
+        backend: &Arc<dyn Backend>,
+        options: &SandboxOptions,
+        template: Option<File>,
+        limit: Duration,
+    ) -> Result<Self, SandboxError> {
+        if template.is_some() {
+            tracing::info!("starting a guest from a template");
+        }
         let (machine, link) = Machine::start(
-            &backend,
+            backend,
             &options.name,
             config,
             options.size,
-            options.entries,
+            options.entries.clone(),
+            template,
         )
         .await?;
         let machine = Arc::new(machine);
-        let limit = Duration::from_secs(config.boot_timeout_seconds);
         let guest = Guest::greet(
             Arc::clone(&machine),
             link,
@@ -112,7 +145,14 @@ impl Sandbox {
             machine,
             guest,
             overhead,
+            template_wanted: false,
         })
+    }
+
+    /// Whether it was booted for want of a template that [`template::make`] should make.
+    #[must_use]
+    pub fn wants_template(&self) -> bool {
+        self.template_wanted
     }
 
     /// Shows the guest what the container needs of the host's files, and makes the container, as far as its process

@@ -77,9 +77,9 @@ async fn save(monitor: &Monitor) -> Result<File, MonitorError> {
     monitor
         .execute_with("migrate", json!({ "uri": uri }))
         .await?;
-    let saved = monitor.until(|seen| seen.saved.is_some());
+    let saved = monitor.until(|seen| seen.migrated.is_some());
     let seen = within("migrate", SAVE, saved).await?;
-    if seen.saved != Some(true) {
+    if seen.migrated != Some(true) {
         return Err(MonitorError::Refused {
             command: "migrate",
             reason: "it failed".to_owned(),

@@ -14,6 +14,7 @@ use tokio::task::JoinHandle;
 use super::file::Template;
 use super::{fail, memory};
 use crate::QemuBackend;
+use crate::command::{PLUG, PLUG_TRANSPORT, SHARE_QUEUE, SHARE_TRANSPORT};
 use crate::monitor::{Monitor, MonitorError};
 use crate::vm::{Origin, QemuVm};
 
@@ -36,6 +37,8 @@ pub struct Restore {
 pub struct Restoring {
     state: RawFd,
     filling: JoinHandle<io::Result<()>>,
+    /// The share's tag.
+    share: Option<String>,
 }
 
 /// A machine that goes on where the template stopped.
@@ -69,10 +72,11 @@ impl Restore {
     }
 
     /// The descriptors to hand over, and what is left to do.
-    pub fn hand_over(self) -> ([OwnedFd; 2], Restoring) {
+    pub fn hand_over(self, share: Option<String>) -> ([OwnedFd; 2], Restoring) {
         let restoring = Restoring {
             state: self.state.as_raw_fd(),
             filling: self.filling,
+            share,
         };
         ([self.memory, self.state], restoring)
     }
@@ -99,12 +103,61 @@ impl Restoring {
         monitor
             .execute_with("migrate-incoming", json!({ "uri": uri }))
             .await?;
+        // QEMU ends when it cannot read it.
         let silent = |_| MonitorError::Silent {
             command: "migrate-incoming",
             deadline: DEADLINE,
         };
-        let resumed = tokio::time::timeout(DEADLINE, monitor.until(|seen| seen.resumed)).await;
-        resumed.map_err(silent)??;
+        let loaded = tokio::time::timeout(DEADLINE, monitor.until(|seen| seen.migrated.is_some()));
+        loaded.await.map_err(silent)??;
+        if let Some(tag) = &self.share {
+            plug_share(monitor, tag).await?;
+        }
+        unplug(monitor).await?;
+        monitor.execute("cont").await?;
         Ok(())
     }
+}
+
+/// Adds the share. The transport would not have it: its bus knows of no hot-plugging, for which QEMU asks the bus's
+/// handler. Any will do, if it has nothing to say to new devices, as the bus of SCSI disks has not.
+async fn plug_share(monitor: &Monitor, tag: &str) -> Result<(), MonitorError> {
+    set_handler(monitor, SHARE_TRANSPORT, true).await?;
+    let device = json!({
+        "driver": "vhost-user-fs-device",
+        "id": "share",
+        "bus": bus(SHARE_TRANSPORT),
+        "chardev": "share",
+        "queue-size": SHARE_QUEUE,
+        "tag": tag,
+    });
+    monitor.execute_with("device_add", device).await?;
+    set_handler(monitor, SHARE_TRANSPORT, false).await
+}
+
+/// Takes away the device that has brought the handler.
+async fn unplug(monitor: &Monitor) -> Result<(), MonitorError> {
+    set_handler(monitor, PLUG_TRANSPORT, true).await?;
+    monitor
+        .execute_with("device_del", json!({ "id": PLUG }))
+        .await?;
+    set_handler(monitor, PLUG_TRANSPORT, false).await
+}
+
+async fn set_handler(monitor: &Monitor, transport: u32, set: bool) -> Result<(), MonitorError> {
+    let handler = if set {
+        format!("/machine/peripheral/{PLUG}/{PLUG}.0")
+    } else {
+        String::new()
+    };
+    let property = json!({
+        "path": bus(transport),
+        "property": "hotplug-handler",
+        "value": handler,
+    });
+    monitor.execute_with("qom-set", property).await
+}
+
+fn bus(transport: u32) -> String {
+    format!("virtio-mmio-bus.{transport}")
 }

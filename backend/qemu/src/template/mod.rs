@@ -6,12 +6,15 @@
 //!
 //! ```text
 //! capture:  boot ─ greeting ─ hang up ─ port opened again ─ migrate to a file ─ kill ─ write
-//! copy:     memory filled │ QEMU started, side by side ─ migrate-incoming ─ virtual CPUs run
+//! copy:     memory filled │ QEMU started, side by side ─ migrate-incoming ─ share plugged ─ virtual CPUs run
 //! ```
 //!
 //! The memory is copied, not mapped from the template's file: the file server writes to the guest's memory, so QEMU has
 //! to map it shared. The file share is not migratable, and need not be: a template has none, but its kernel knows all
-//! transports ([`crate::command::Start::Template`]), and the share is in one of them when a copy looks again.
+//! transports ([`crate::command::Start::Template`]), and the share is in one of them when a copy looks again. QEMU 7.2
+//! reads no state while there is a device that is not migratable, so the share is plugged afterwards. The machine type
+//! has no hot-plugging; a copy borrows the handler that it takes from a device with a bus of its own, which is gone
+//! before the guest runs ([`copy`]).
 //!
 //! Only with emulation: there a boot is slow, and KVM could not be tried where this was made.
 
