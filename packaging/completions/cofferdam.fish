@@ -49,6 +49,7 @@ complete -c cofferdam -n "__fish_cofferdam_needs_command" -f -a "images" -d 'Lis
 complete -c cofferdam -n "__fish_cofferdam_needs_command" -f -a "rmi" -d 'Remove images'
 complete -c cofferdam -n "__fish_cofferdam_needs_command" -f -a "pull" -d 'Fetch an image from its registry'
 complete -c cofferdam -n "__fish_cofferdam_needs_command" -f -a "load" -d 'Take the images of an archive or an OCI layout'
+complete -c cofferdam -n "__fish_cofferdam_needs_command" -f -a "template" -d 'Make, list and remove templates of booted guests'
 complete -c cofferdam -n "__fish_cofferdam_needs_command" -f -a "check" -d 'Say whether containers can run here, and what is missing'
 complete -c cofferdam -n "__fish_cofferdam_needs_command" -f -a "pause" -d 'Freeze a container'
 complete -c cofferdam -n "__fish_cofferdam_needs_command" -f -a "resume" -d 'Thaw a container'
@@ -62,6 +63,7 @@ complete -c cofferdam -n "__fish_cofferdam_needs_command" -f -a "restore" -d 'No
 complete -c cofferdam -n "__fish_cofferdam_needs_command" -f -a "network" -d 'Connects containers of `run` to their network'
 complete -c cofferdam -n "__fish_cofferdam_needs_command" -f -a "driver" -d 'The background process that owns a sandbox'
 complete -c cofferdam -n "__fish_cofferdam_needs_command" -f -a "proxy" -d 'What stands for a container\'s process on the host'
+complete -c cofferdam -n "__fish_cofferdam_needs_command" -f -a "template-maker" -d 'Makes a template beside a new container'
 complete -c cofferdam -n "__fish_cofferdam_needs_command" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
 complete -c cofferdam -n "__fish_cofferdam_using_subcommand create" -s b -l bundle -d 'Folder of the bundle; the current one by default' -r -F
 complete -c cofferdam -n "__fish_cofferdam_using_subcommand create" -l console-socket -d 'Socket that gets the master of the container\'s terminal' -r -F
@@ -149,6 +151,22 @@ complete -c cofferdam -n "__fish_cofferdam_using_subcommand rmi" -s h -l help -d
 complete -c cofferdam -n "__fish_cofferdam_using_subcommand pull" -s h -l help -d 'Print help'
 complete -c cofferdam -n "__fish_cofferdam_using_subcommand load" -s i -l input -d 'The archive, or a folder in OCI layout' -r -F
 complete -c cofferdam -n "__fish_cofferdam_using_subcommand load" -s h -l help -d 'Print help'
+complete -c cofferdam -n "__fish_cofferdam_using_subcommand template; and not __fish_seen_subcommand_from make ls rm help" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c cofferdam -n "__fish_cofferdam_using_subcommand template; and not __fish_seen_subcommand_from make ls rm help" -f -a "make" -d 'Make a template unless it is there'
+complete -c cofferdam -n "__fish_cofferdam_using_subcommand template; and not __fish_seen_subcommand_from make ls rm help" -f -a "ls" -d 'List templates'
+complete -c cofferdam -n "__fish_cofferdam_using_subcommand template; and not __fish_seen_subcommand_from make ls rm help" -f -a "rm" -d 'Remove all templates. Sandboxes that run do not need theirs any more'
+complete -c cofferdam -n "__fish_cofferdam_using_subcommand template; and not __fish_seen_subcommand_from make ls rm help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c cofferdam -n "__fish_cofferdam_using_subcommand template; and __fish_seen_subcommand_from make" -l memory -d 'Guest memory in MiB: that of a sandbox, which is its limit and `memory_overhead_mib`' -r
+complete -c cofferdam -n "__fish_cofferdam_using_subcommand template; and __fish_seen_subcommand_from make" -l vcpus -d 'Virtual CPUs' -r
+complete -c cofferdam -n "__fish_cofferdam_using_subcommand template; and __fish_seen_subcommand_from make" -s h -l help -d 'Print help'
+complete -c cofferdam -n "__fish_cofferdam_using_subcommand template; and __fish_seen_subcommand_from ls" -s f -l format -d '`table` or `json`' -r -f -a "table\t''
+json\t''"
+complete -c cofferdam -n "__fish_cofferdam_using_subcommand template; and __fish_seen_subcommand_from ls" -s h -l help -d 'Print help'
+complete -c cofferdam -n "__fish_cofferdam_using_subcommand template; and __fish_seen_subcommand_from rm" -s h -l help -d 'Print help'
+complete -c cofferdam -n "__fish_cofferdam_using_subcommand template; and __fish_seen_subcommand_from help" -f -a "make" -d 'Make a template unless it is there'
+complete -c cofferdam -n "__fish_cofferdam_using_subcommand template; and __fish_seen_subcommand_from help" -f -a "ls" -d 'List templates'
+complete -c cofferdam -n "__fish_cofferdam_using_subcommand template; and __fish_seen_subcommand_from help" -f -a "rm" -d 'Remove all templates. Sandboxes that run do not need theirs any more'
+complete -c cofferdam -n "__fish_cofferdam_using_subcommand template; and __fish_seen_subcommand_from help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
 complete -c cofferdam -n "__fish_cofferdam_using_subcommand check" -l json -d 'As JSON'
 complete -c cofferdam -n "__fish_cofferdam_using_subcommand check" -s h -l help -d 'Print help'
 complete -c cofferdam -n "__fish_cofferdam_using_subcommand pause" -s h -l help -d 'Print help'

@@ -14,6 +14,7 @@ use crate::id::{ContainerId, IdError};
 use crate::sandbox::WrongState;
 use crate::spec::{LoadError, SpecError};
 use crate::state::StateError;
+use crate::template::ShelfError;
 
 /// What can go wrong with a sandbox, a container or a process in it.
 #[derive(Debug, thiserror::Error)]
@@ -64,6 +65,12 @@ pub enum SandboxError {
     /// No backend can be used.
     #[error("no usable backend: {0}")]
     NoBackend(String),
+    /// The folder of the templates.
+    #[error(transparent)]
+    Shelf(#[from] ShelfError),
+    /// The backend has none.
+    #[error("machines that are not emulated boot: there are no templates of them")]
+    NoTemplates,
     /// The guest did not come up.
     #[error("booting the guest: {reason}{diagnostics}")]
     Boot {

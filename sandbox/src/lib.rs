@@ -2,6 +2,7 @@
 //!
 //! - [`Sandbox`], [`Container`] and [`Process`] are the virtual machine and what runs in it, for any Rust program.
 //! - [`driver`] keeps a sandbox alive behind the OCI command; [`control`] is how commands reach it.
+//! - [`template`] is how machines start without a boot.
 //! - [`state`] is what is written down, [`spec`] what a bundle asks for, [`config`] what the host's owner decides.
 
 pub mod backend;
@@ -17,6 +18,7 @@ mod sandbox;
 pub mod spec;
 pub mod state;
 pub mod stdio;
+pub mod template;
 pub mod timeline;
 
 pub use error::{SandboxError, chain};

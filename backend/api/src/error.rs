@@ -111,6 +111,17 @@ pub enum BackendError {
         /// What the VMM and the guest said last.
         diagnostics: Box<Diagnostics>,
     },
+    /// A template cannot be made or used.
+    #[error("{phase}: the template {problem}")]
+    Template {
+        /// When.
+        phase: Phase,
+        /// What is wrong, as the end of the sentence.
+        problem: &'static str,
+        /// Why.
+        #[source]
+        source: Option<Box<dyn std::error::Error + Send + Sync>>,
+    },
     /// The call is not allowed in the state that the machine is in.
     #[error("{phase}: the VM is {state}")]
     State {

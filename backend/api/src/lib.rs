@@ -2,7 +2,7 @@
 //!
 //! A [`Backend`] turns a [`VmConfig`] into a [`Vm`] and knows nothing of containers. The trait is small on purpose:
 //! create, boot, wait, stop. Everything that not every backend can do is an ability of its own behind an `Option`
-//! ([`Vm::pause`]), so that a missing one is refused before anything started.
+//! ([`Vm::pause`], [`Backend::templates`]), so that a missing one is refused before anything started.
 //!
 //! ```text
 //!            create            boot                 wait / kill -9 / guest ends
@@ -18,9 +18,11 @@ mod config;
 pub mod conformance;
 mod diagnostics;
 mod error;
+mod template;
 mod vm;
 
 pub use config::{Nic, Privileges, Share, VmConfig};
 pub use diagnostics::{Diagnostics, Ring, Tail};
 pub use error::{BackendError, Phase};
+pub use template::{Greeted, Greeting, Templates};
 pub use vm::{Accelerator, Backend, Capabilities, Link, LinkIo, Pause, Vm, VmExit};

@@ -6,7 +6,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use crate::{BackendError, Diagnostics, VmConfig};
+use crate::{BackendError, Diagnostics, Templates, VmConfig};
 
 /// A maker of virtual machines.
 #[async_trait]
@@ -23,6 +23,11 @@ pub trait Backend: Send + Sync {
     /// A [`BackendError`] of phase [`Phase::Create`](crate::Phase::Create): a file that is missing or of the wrong
     /// kind, a setting that the backend can't do, no memory, no VMM, no accelerator.
     async fn create(&self, config: VmConfig) -> Result<Box<dyn Vm>, BackendError>;
+
+    /// The ability to start machines as copies of a booted guest.
+    fn templates(&self) -> Option<&dyn Templates> {
+        None
+    }
 }
 
 /// One virtual machine. Dropping it kills and reaps its process: none outlives this value, and none outlives the

@@ -1,12 +1,13 @@
 //! Making machines.
 
 use std::io;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use backend_api::{
-    Accelerator, Backend, BackendError, Capabilities, Phase, Privileges, Vm, VmConfig,
+    Accelerator, Backend, BackendError, Capabilities, Phase, Privileges, Templates, Vm, VmConfig,
 };
 use backend_process::{Confinement, Device, Identity};
 
@@ -14,7 +15,7 @@ use crate::command::{self, Clock};
 use crate::host::{self, Access};
 use crate::image::{self, Image};
 use crate::tsc;
-use crate::vm::{Prepared, QemuVm};
+use crate::vm::{Kernel, Origin, Prepared, QemuVm};
 
 /// The program's name where no path is given.
 const PROGRAM: &str = "qemu-system-x86_64";
@@ -87,7 +88,71 @@ impl QemuBackend {
             .ok_or_else(|| missing(Path::new(PROGRAM)))
     }
 
-    fn check(&self, config: &VmConfig) -> Result<(), BackendError> {
+    /// How guest code is executed.
+    pub(crate) fn accelerator(&self) -> Accelerator {
+        self.config.accelerator
+    }
+
+    /// What a guest is booted from; with a memory it will be a template.
+    pub(crate) async fn kernel(
+        &self,
+        config: &VmConfig,
+        memory: Option<OwnedFd>,
+    ) -> Result<Kernel, BackendError> {
+        let reader = match config.privileges {
+            Privileges::Drop { uid, gid } => Some((uid, gid)),
+            Privileges::Inherit => None,
+        };
+        let kernel = Image::open("guest kernel", &config.kernel, reader)?;
+        image::check_kernel(&kernel)?;
+        let initrd = Image::open("guest image", &config.initrd, reader)?;
+        let clock = match self.config.accelerator {
+            Accelerator::Kvm => Clock::Paravirtual,
+            Accelerator::Emulation => Clock::Tsc {
+                khz: tsc::khz().await.map_err(|source| BackendError::System {
+                    phase: Phase::Create,
+                    action: "cannot find the rate of the host's time stamp counter".to_owned(),
+                    source,
+                })?,
+            },
+        };
+        Ok(Kernel {
+            kernel,
+            initrd,
+            clock,
+            memory,
+        })
+    }
+
+    /// What a machine needs beside what it begins with.
+    pub(crate) fn prepare(
+        &self,
+        config: VmConfig,
+        origin: Origin,
+    ) -> Result<Prepared, BackendError> {
+        let program = self.program()?;
+        let confinement = self.confinement(config.privileges)?;
+        let available = host::available_memory().map_err(|source| BackendError::System {
+            phase: Phase::Create,
+            action: "cannot read the host's free memory".to_owned(),
+            source,
+        })?;
+        if config.memory_bytes > available {
+            return Err(BackendError::NoMemory {
+                needed: config.memory_bytes,
+                available,
+            });
+        }
+        Ok(Prepared {
+            program,
+            confinement,
+            accelerator: self.config.accelerator,
+            origin,
+            config,
+        })
+    }
+
+    pub(crate) fn check(&self, config: &VmConfig) -> Result<(), BackendError> {
         let unsupported = |setting: String, reason| BackendError::Unsupported { setting, reason };
         let memory = config.memory_bytes;
         if memory < 64 * MIB || !memory.is_multiple_of(MIB) {
@@ -193,44 +258,11 @@ impl Backend for QemuBackend {
 
     async fn create(&self, config: VmConfig) -> Result<Box<dyn Vm>, BackendError> {
         self.check(&config)?;
-        let program = self.program()?;
-        let confinement = self.confinement(config.privileges)?;
-        let reader = confinement
-            .identity
-            .as_ref()
-            .map(|identity| (identity.uid, identity.gid));
-        let kernel = Image::open("guest kernel", &config.kernel, reader)?;
-        image::check_kernel(&kernel)?;
-        let initrd = Image::open("guest image", &config.initrd, reader)?;
-        let available = host::available_memory().map_err(|source| BackendError::System {
-            phase: Phase::Create,
-            action: "cannot read the host's free memory".to_owned(),
-            source,
-        })?;
-        if config.memory_bytes > available {
-            return Err(BackendError::NoMemory {
-                needed: config.memory_bytes,
-                available,
-            });
-        }
-        let clock = match self.config.accelerator {
-            Accelerator::Kvm => Clock::Paravirtual,
-            Accelerator::Emulation => Clock::Tsc {
-                khz: tsc::khz().await.map_err(|source| BackendError::System {
-                    phase: Phase::Create,
-                    action: "cannot find the rate of the host's time stamp counter".to_owned(),
-                    source,
-                })?,
-            },
-        };
-        let prepared = Prepared {
-            program,
-            confinement,
-            kernel,
-            initrd,
-            clock,
-            config,
-        };
-        Ok(Box::new(QemuVm::new(prepared)))
+        let origin = Origin::Kernel(self.kernel(&config, None).await?);
+        Ok(Box::new(QemuVm::new(self.prepare(config, origin)?)))
+    }
+
+    fn templates(&self) -> Option<&dyn Templates> {
+        (self.config.accelerator == Accelerator::Emulation).then_some(self)
     }
 }

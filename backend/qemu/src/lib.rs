@@ -10,6 +10,7 @@ mod host;
 mod image;
 mod monitor;
 pub mod probe;
+mod template;
 mod tsc;
 mod vm;
 

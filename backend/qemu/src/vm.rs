@@ -7,14 +7,15 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use backend_api::{
-    BackendError, Diagnostics, LinkIo, Pause, Phase, Share, Tail, Vm, VmConfig, VmExit,
+    Accelerator, BackendError, Diagnostics, LinkIo, Pause, Phase, Share, Tail, Vm, VmConfig, VmExit,
 };
 use backend_process::{Child, Confinement, Exit, Program};
 use tokio::net::UnixStream;
 
-use crate::command::{self, Clock, Machine, NicPlug};
+use crate::command::{self, Boot, Clock, Machine, NicPlug, Start};
 use crate::image::Image;
 use crate::monitor::{Monitor, MonitorError};
+use crate::template::{Restore, RestoreError, Restoring};
 
 /// How much of the guest's console is kept.
 const CONSOLE_KEPT: usize = 64 << 10;
@@ -30,10 +31,60 @@ const LAST_WORDS: Duration = Duration::from_millis(200);
 pub struct Prepared {
     pub program: PathBuf,
     pub confinement: Confinement,
+    pub accelerator: Accelerator,
+    pub origin: Origin,
+    pub config: VmConfig,
+}
+
+/// What a machine begins with.
+#[derive(Debug)]
+pub enum Origin {
+    /// It boots.
+    Kernel(Kernel),
+    /// It is the copy of a template.
+    Template(Restore),
+}
+
+/// What is booted.
+#[derive(Debug)]
+pub struct Kernel {
     pub kernel: Image,
     pub initrd: Image,
     pub clock: Clock,
-    pub config: VmConfig,
+    /// The memory of what is to become a template.
+    pub memory: Option<OwnedFd>,
+}
+
+impl Origin {
+    /// As the command line has it, with the descriptors that QEMU inherits for it.
+    fn hand_over(self, share: Option<&str>) -> (Start, Vec<OwnedFd>, Option<Restoring>) {
+        match self {
+            Self::Kernel(Kernel {
+                kernel,
+                initrd,
+                clock,
+                memory,
+            }) => {
+                let (kernel, initrd) = (kernel.into_fd(), initrd.into_fd());
+                let boot = Boot {
+                    kernel: kernel.as_raw_fd(),
+                    initrd: initrd.as_raw_fd(),
+                    clock,
+                };
+                let start = match &memory {
+                    None => Start::Boot(boot),
+                    Some(memory) => Start::Template(boot, memory.as_raw_fd()),
+                };
+                let inherited = [kernel, initrd].into_iter().chain(memory);
+                (start, inherited.collect(), None)
+            }
+            Self::Template(restore) => {
+                let ([memory, state], restoring) = restore.hand_over(share.map(str::to_owned));
+                let start = Start::Copy(memory.as_raw_fd());
+                (start, vec![memory, state], Some(restoring))
+            }
+        }
+    }
 }
 
 /// A machine and where it is in its life.
@@ -80,6 +131,22 @@ impl QemuVm {
         }
     }
 
+    /// The control channel of a running machine.
+    pub fn monitor(&self, phase: Phase) -> Result<&Monitor, BackendError> {
+        self.running(phase).map(|running| &running.monitor)
+    }
+
+    /// Why it did not obey. It has ended then.
+    pub async fn explain(&mut self, phase: Phase, error: MonitorError) -> BackendError {
+        match &mut self.state {
+            State::Booted(running) => running.explain(phase, error).await,
+            State::Created(_) | State::NeverStarted => BackendError::State {
+                phase,
+                state: "not booted",
+            },
+        }
+    }
+
     async fn command(&self, command: &'static str) -> Result<(), BackendError> {
         let running = self.running(Phase::Run)?;
         running
@@ -91,20 +158,18 @@ impl QemuVm {
 }
 
 impl Running {
-    fn start(prepared: Prepared) -> io::Result<(Self, UnixStream)> {
+    fn start(prepared: Prepared) -> io::Result<(Self, UnixStream, Option<Restoring>)> {
         let Prepared {
             program,
             confinement,
-            kernel,
-            initrd,
-            clock,
+            accelerator,
+            origin,
             config,
         } = prepared;
         let (link, link_end) = socket_pair()?;
         let (console, console_end) = socket_pair()?;
         let (monitor, monitor_end) = socket_pair()?;
         let (stderr_end, stderr) = tokio::net::unix::pipe::pipe()?;
-        let (kernel, initrd) = (kernel.into_fd(), initrd.into_fd());
         let (tag, share) = match config.share {
             Some(Share { tag, socket }) => (tag, Some(socket)),
             None => (String::new(), None),
@@ -117,18 +182,15 @@ impl Running {
                 queues: nic.queues.iter().map(AsRawFd::as_raw_fd).collect(),
             })
             .collect();
+        let shared = share.as_ref().map(|_| tag.as_str());
+        let (start, mut inherited, restoring) = origin.hand_over(shared);
         let args = command::arguments(&Machine {
             name: &config.name,
-            accelerator: match clock {
-                Clock::Paravirtual => backend_api::Accelerator::Kvm,
-                Clock::Tsc { .. } => backend_api::Accelerator::Emulation,
-            },
-            clock,
+            accelerator,
             memory_mib: config.memory_bytes >> 20,
             vcpus: config.vcpus,
             parameters: &config.cmdline,
-            kernel: kernel.as_raw_fd(),
-            initrd: initrd.as_raw_fd(),
+            start,
             link: link_end.as_raw_fd(),
             console: console_end.as_raw_fd(),
             monitor: monitor_end.as_raw_fd(),
@@ -137,7 +199,7 @@ impl Running {
                 .map(|socket| (tag.as_str(), socket.as_raw_fd())),
             nics: &nics,
         });
-        let mut inherited = vec![kernel, initrd, link_end, console_end, monitor_end];
+        inherited.extend([link_end, console_end, monitor_end]);
         inherited.extend(share);
         inherited.extend(config.nics.into_iter().flat_map(|nic| nic.queues));
         let child = Program {
@@ -156,7 +218,7 @@ impl Running {
             console: Tail::of(console, CONSOLE_KEPT),
             stderr: Tail::of(stderr, STDERR_KEPT),
         };
-        Ok((running, link))
+        Ok((running, link, restoring))
     }
 
     async fn wait(&mut self) -> VmExit {
@@ -182,18 +244,18 @@ impl Running {
         );
     }
 
-    /// Why the machine did not come up.
-    async fn explain(&mut self, error: MonitorError) -> BackendError {
+    /// Why the machine did not come up, or does not obey.
+    async fn explain(&mut self, phase: Phase, error: MonitorError) -> BackendError {
         if matches!(error, MonitorError::HungUp)
             && let Ok(exit) = tokio::time::timeout(LAST_WORDS, self.wait()).await
         {
             return BackendError::Exited {
-                phase: Phase::Boot,
+                phase,
                 exit,
                 diagnostics: Box::new(self.diagnostics()),
             };
         }
-        let explained = self.monitor_error(Phase::Boot, &error);
+        let explained = self.monitor_error(phase, &error);
         // Neither running nor gone: nobody can use it.
         let _ = self.child.kill().await;
         explained
@@ -231,14 +293,32 @@ impl Vm for QemuVm {
             }
         };
         let action = format!("cannot start {}", prepared.program.display());
-        let (running, link) = Running::start(prepared).map_err(|source| BackendError::System {
-            phase: Phase::Boot,
-            action,
-            source,
-        })?;
+        let (running, link, restoring) =
+            Running::start(prepared).map_err(|source| BackendError::System {
+                phase: Phase::Boot,
+                action,
+                source,
+            })?;
         let running = self.state.insert_running(running);
         if let Err(error) = running.monitor.negotiate().await {
-            return Err(running.explain(error).await);
+            return Err(running.explain(Phase::Boot, error).await);
+        }
+        if let Some(restoring) = restoring {
+            match restoring.finish(&running.monitor).await {
+                Ok(()) => {}
+                Err(RestoreError::Monitor(error)) => {
+                    return Err(running.explain(Phase::Boot, error).await);
+                }
+                Err(RestoreError::Fill(source)) => {
+                    // It has no use without its memory.
+                    let _ = running.child.kill().await;
+                    return Err(BackendError::Template {
+                        phase: Phase::Boot,
+                        problem: "cannot be copied",
+                        source: Some(source.into()),
+                    });
+                }
+            }
         }
         Ok(Box::new(link))
     }

@@ -46,6 +46,7 @@ fn main() -> ExitCode {
         Command::Rmi(args) => people::rmi::run(&args),
         Command::Pull(args) => people::pull::run(&args),
         Command::Load(args) => people::load::run(&args),
+        Command::Template(args) => people::template::run(&args),
         Command::Check(args) => people::check::run(&args),
         Command::GenerateDocs(args) => docs::run(&args),
         Command::Pause(args) => oci::pause::pause(&context, &args),
@@ -58,6 +59,7 @@ fn main() -> ExitCode {
         Command::Network(args) => people::network::hook(&args),
         Command::Driver(args) => process::driver::run(&args),
         Command::Proxy(args) => process::proxy::run(&args),
+        Command::TemplateMaker(args) => process::maker::run(&args),
     };
     sandbox::timeline::mark("a command ends", None);
     match done {

@@ -71,15 +71,35 @@ async fn run(
     let (oom, events) = mpsc::channel(EVENTS);
     let containers = Containers::new(helper, Arc::clone(&reaper), Arc::clone(&streams), oom);
     let sandbox = Arc::new(Sandbox::new(Arc::new(containers), Events::new(events)));
-    let service = Arc::new(service::Service::new(sandbox, entered));
+    let service = Arc::new(service::Service::new(Arc::clone(&sandbox), entered));
+    let served = async {
+        loop {
+            let ended = serve(port::open().await?, &service, &streams).await;
+            // One that has become a sandbox ends with its host. Before, the host has only looked whether it is well, to
+            // keep it as a template: the next host is that of a copy.
+            if sandbox.is_configured() {
+                return Err(ended);
+            }
+        }
+    };
+    tokio::select! {
+        ended = served => ended,
+        ended = reaper.run(helper_pid) => match ended {
+            Ok(exit) => Err(AgentError::Helper(exit.status)),
+            Err(error) => Err(AgentError::Reaper(error)),
+        },
+    }
+}
 
-    let (mut incoming, link) = link::guest(port::open().await?);
+/// Serves one host until the link to it ends, and tells how.
+async fn serve(port: port::Port, service: &Arc<service::Service>, streams: &Streams) -> AgentError {
+    let (mut incoming, link) = link::guest(port);
     let accept = async {
         while let Some((kind, stream)) = incoming.next().await {
             match kind {
                 StreamKind::Stdio { token } => streams.arrived(token, stream),
                 StreamKind::Control => {
-                    let service = Arc::clone(&service);
+                    let service = Arc::clone(service);
                     tokio::spawn(async move {
                         if let Err(error) = serve_agent(stream, service).await {
                             eprintln!("cofferdam-agent: control stream: {error}");
@@ -91,13 +111,9 @@ async fn run(
     };
     tokio::select! {
         ended = link => match ended {
-            Ok(()) => Err(AgentError::Closed),
-            Err(error) => Err(error.into()),
+            Ok(()) => AgentError::Closed,
+            Err(error) => error.into(),
         },
-        () = accept => Err(AgentError::Closed),
-        ended = reaper.run(helper_pid) => match ended {
-            Ok(exit) => Err(AgentError::Helper(exit.status)),
-            Err(error) => Err(AgentError::Reaper(error)),
-        },
+        () = accept => AgentError::Closed,
     }
 }

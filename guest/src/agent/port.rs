@@ -9,7 +9,8 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use cofferdam_protocol::LINK_PORT;
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::buffer::spare_capacity;
+use rustix::event::{PollFd, PollFlags, Timespec, epoll, poll};
 use rustix::fs::{Mode, OFlags};
 use tokio::io::unix::AsyncFd;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -24,6 +25,11 @@ const PATIENCE: Duration = Duration::from_secs(30);
 
 const PAUSE: Duration = Duration::from_millis(1);
 
+const NOW: Timespec = Timespec {
+    tv_sec: 0,
+    tv_nsec: 0,
+};
+
 /// Why there is no port.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum PortError {
@@ -31,6 +37,8 @@ pub(super) enum PortError {
     Missing,
     #[error("cannot open {path}: {source}")]
     Open { path: PathBuf, source: io::Error },
+    #[error("cannot wait for the host at {path}: {source}")]
+    Wait { path: PathBuf, source: io::Error },
 }
 
 /// A port as a byte stream.
@@ -53,14 +61,29 @@ pub(super) async fn open() -> Result<Port, PortError> {
     };
     let flags = OFlags::RDWR | OFlags::NONBLOCK | OFlags::CLOEXEC | OFlags::NOCTTY;
     let fd = rustix::fs::open(&path, flags, Mode::empty()).map_err(|errno| failed(errno.into()))?;
-    // Until the host is there a port reads as ended. It may take as long as it likes: a guest
-    // may be booted long before it is used.
-    let mut pause = PAUSE;
-    while is_hung_up(&fd) {
-        sleep(pause).await;
-        pause = (pause * 2).min(Duration::from_millis(20));
-    }
+    // It may take as long as it likes: a guest may be booted long before it is used.
+    connected(&fd).await.map_err(|source| PortError::Wait {
+        path: path.clone(),
+        source,
+    })?;
     watch(fd).map(Port).map_err(failed)
+}
+
+/// Waits for the host. Until it is there a port reads as ended, which tokio takes for final: so it is watched through
+/// a set of its own that wakes at changes only.
+async fn connected(fd: &OwnedFd) -> io::Result<()> {
+    let changes = epoll::create(epoll::CreateFlags::CLOEXEC)?;
+    let events = epoll::EventFlags::IN | epoll::EventFlags::OUT | epoll::EventFlags::ET;
+    epoll::add(&changes, fd, epoll::EventData::new_u64(0), events)?;
+    let changes = watch(changes)?;
+    while is_hung_up(fd) {
+        let mut changed = changes.readable().await?;
+        let mut events = Vec::with_capacity(1);
+        // Takes the change away; what counts is how things stand afterwards.
+        epoll::wait(changes.get_ref(), spare_capacity(&mut events), Some(&NOW))?;
+        changed.clear_ready();
+    }
+    Ok(())
 }
 
 fn find() -> Option<PathBuf> {
@@ -76,11 +99,7 @@ fn find() -> Option<PathBuf> {
 
 fn is_hung_up(fd: &OwnedFd) -> bool {
     let mut fds = [PollFd::new(fd, PollFlags::IN)];
-    let now = Timespec {
-        tv_sec: 0,
-        tv_nsec: 0,
-    };
-    matches!(poll(&mut fds, Some(&now)), Ok(1..)) && fds[0].revents().contains(PollFlags::HUP)
+    matches!(poll(&mut fds, Some(&NOW)), Ok(1..)) && fds[0].revents().contains(PollFlags::HUP)
 }
 
 impl AsyncRead for Port {

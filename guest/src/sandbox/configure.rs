@@ -9,8 +9,8 @@ use cofferdam_protocol::{ConfigureSandboxRequest, SHARE_MOUNT};
 use rustix::mount::{MountFlags, mount};
 use rustix::time::{ClockId, Timespec, clock_settime};
 
-use super::Sandbox;
-use crate::syscalls::{ENTROPY_MAX, add_entropy, raise_loopback};
+use super::{Sandbox, devices};
+use crate::syscalls::{ENTROPY_MAX, raise_loopback, reseed};
 
 /// Why a guest could not become a sandbox.
 #[derive(Debug, thiserror::Error)]
@@ -52,7 +52,7 @@ pub enum ConfigureError {
 }
 
 impl Sandbox {
-    /// Gives the guest its identity: clock, name, randomness, loopback, share.
+    /// Gives the guest its identity: randomness, devices, share, clock, name, loopback.
     ///
     /// # Errors
     /// When it has one already, or the kernel refuses a part.
@@ -65,6 +65,11 @@ impl Sandbox {
             });
         }
         self.claim(&request.id)?;
+        // Before anything else: until then all copies of a template draw the same random numbers.
+        if !request.entropy.is_empty() {
+            reseed(&request.entropy).map_err(kernel("feed the random generator"))?;
+        }
+        devices::find().map_err(kernel("find the devices"))?;
         // The share takes longest; it is mounted beside the rest.
         let share = tokio::task::spawn_blocking(move || match request.share_tag.as_str() {
             "" => Ok(()),
@@ -81,9 +86,6 @@ impl Sandbox {
         if !request.hostname.is_empty() {
             rustix::system::sethostname(request.hostname.as_bytes())
                 .map_err(|errno| kernel("set the hostname")(errno.into()))?;
-        }
-        if !request.entropy.is_empty() {
-            add_entropy(&request.entropy).map_err(kernel("feed the random generator"))?;
         }
         raise_loopback().map_err(kernel("bring up the loopback interface"))?;
         let share = share.await.map_err(io::Error::other);

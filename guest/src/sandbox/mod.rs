@@ -1,13 +1,14 @@
 //! The guest as a whole: its identity, its events, its end.
 
 mod configure;
+mod devices;
 mod events;
 mod shutdown;
 
 pub use configure::ConfigureError;
 pub use events::{EventError, Events};
 
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::container::Containers;
 use crate::network::Network;
@@ -35,5 +36,12 @@ impl Sandbox {
             network: Network::default(),
             identity: Mutex::default(),
         }
+    }
+
+    /// Whether it was given an identity, or is being given one.
+    #[must_use]
+    pub fn is_configured(&self) -> bool {
+        let identity = self.identity.lock().unwrap_or_else(PoisonError::into_inner);
+        identity.is_some()
     }
 }

@@ -11,6 +11,9 @@ use rustix::net::{AddressFamily, SocketType, socket};
 /// `_IOW('R', 0x03, int[2])`, linux/random.h.
 const RNDADDENTROPY: libc::Ioctl = 0x4008_5203;
 
+/// `_IO('R', 0x07)`, linux/random.h.
+const RNDRESEEDCRNG: libc::Ioctl = 0x5207;
+
 /// Most bytes taken at once.
 pub(crate) const ENTROPY_MAX: usize = 512;
 
@@ -21,8 +24,9 @@ struct PoolInfo {
     data: [u8; ENTROPY_MAX],
 }
 
-/// Feeds the kernel's random generator and counts every bit as unpredictable.
-pub(crate) fn add_entropy(entropy: &[u8]) -> io::Result<()> {
+/// Feeds the kernel's random generator, counts every bit as unpredictable, and has all random numbers made from them at
+/// once: by itself a generator that is ready would take them into account within a minute.
+pub(crate) fn reseed(entropy: &[u8]) -> io::Result<()> {
     let mut info = PoolInfo {
         bits: 0,
         bytes: 0,
@@ -41,7 +45,9 @@ pub(crate) fn add_entropy(entropy: &[u8]) -> io::Result<()> {
     // SAFETY: the kernel reads a rand_pool_info, which PoolInfo is with room for ENTROPY_MAX
     // bytes of data, and of the data no more than `bytes`, which is within it.
     let done = unsafe { libc::ioctl(random.as_raw_fd(), RNDADDENTROPY, &raw const info) };
-    result(done)
+    result(done)?;
+    // SAFETY: takes no argument.
+    result(unsafe { libc::ioctl(random.as_raw_fd(), RNDRESEEDCRNG) })
 }
 
 /// Brings up the loopback interface; the kernel gives it 127.0.0.1 and ::1.

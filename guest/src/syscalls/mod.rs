@@ -10,7 +10,7 @@ mod signal;
 
 pub(crate) use bpf::{BpfInstruction, attach_device_program};
 pub(crate) use fork::{Fork, fork, fork_sibling};
-pub(crate) use ioctl::{ENTROPY_MAX, add_entropy, raise_loopback};
+pub(crate) use ioctl::{ENTROPY_MAX, raise_loopback, reseed};
 pub(crate) use kill::kill_realtime;
 pub(crate) use namespace::new_user_namespace;
 pub(crate) use readiness::watch;

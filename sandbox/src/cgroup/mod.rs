@@ -157,6 +157,15 @@ pub fn join(folders: &[PathBuf], pid: i32) -> Result<(), CgroupError> {
     Ok(())
 }
 
+/// Takes the calling process out of every group, to the roots of the hierarchies.
+///
+/// # Errors
+/// When the kernel refuses.
+pub fn leave() -> Result<(), CgroupError> {
+    let roots = Hierarchies::read()?.folders(Path::new(""));
+    join(&roots, std::process::id().cast_signed())
+}
+
 /// Limits the memory of all in the groups together.
 ///
 /// # Errors

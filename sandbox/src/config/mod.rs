@@ -51,6 +51,18 @@ pub enum BackendChoice {
     QemuTcg,
 }
 
+/// Whether sandboxes start from templates.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum TemplateChoice {
+    /// Where there is one; one of the default size is made when it is missed.
+    Auto,
+    /// Where there is one; none is made unless somebody asks for it.
+    Manual,
+    /// Every sandbox boots.
+    Never,
+}
+
 /// Everything that can be configured. `docs/configuration.md` is the reference.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -79,6 +91,10 @@ pub struct Config {
     pub max_vcpus: u32,
     /// Seconds a guest may take from its start until its agent answers.
     pub boot_timeout_seconds: u64,
+    /// Whether sandboxes start from templates: `auto`, `manual` or `never`.
+    pub template: TemplateChoice,
+    /// Where templates are kept.
+    pub template_directory: PathBuf,
     /// First of the user ids that VMMs run as: this number plus the pid of the sandbox's driver.
     pub vmm_uid_base: u32,
     /// Where images and writable layers of `cofferdam run` are kept.
@@ -123,6 +139,8 @@ impl Config {
             default_vcpus: 1,
             max_vcpus: 64,
             boot_timeout_seconds: 60,
+            template: TemplateChoice::Auto,
+            template_directory: PathBuf::from("/run/cofferdam-templates"),
             vmm_uid_base: 1_879_048_192,
             data_directory: PathBuf::from("/var/lib/cofferdam"),
             spare_network_cards: 1,

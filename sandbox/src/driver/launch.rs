@@ -4,6 +4,7 @@ use std::fs;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
+use std::process::Child;
 use std::sync::Arc;
 
 use oci_spec::runtime::Hook;
@@ -22,13 +23,18 @@ use crate::sandbox::{Container, Sandbox, SandboxOptions};
 use crate::spec::{self, GuestSpec, NetworkOf};
 use crate::state::{ExitStatus, ProcessIdentity, Record, Status, Store};
 use crate::stdio::{Log, Stdio};
+use crate::template::Order;
 use crate::timeline;
 
-/// The whole life of a driver whose launching command is at the other end of `socket`.
+/// The whole life of a driver whose launching command is at the other end of `socket`. `make_template` starts a process
+/// that runs [`crate::template::make`] beside it.
 ///
 /// # Errors
 /// When that command cannot be understood; everything else is told to it.
-pub async fn main(socket: UnixStream) -> Result<(), SandboxError> {
+pub async fn main(
+    socket: UnixStream,
+    make_template: impl FnOnce(&Order) -> std::io::Result<Child>,
+) -> Result<(), SandboxError> {
     let lost = |source| SandboxError::Channel {
         phase: "launching the driver",
         source,
@@ -65,6 +71,21 @@ pub async fn main(socket: UnixStream) -> Result<(), SandboxError> {
         return Ok(());
     }
     drop(command);
+    if sandbox.wants_template() {
+        let size = spec::size(&launch.spec, &launch.config);
+        let order = Order {
+            config: launch.config.clone(),
+            memory: size.memory,
+            vcpus: size.vcpus,
+            // As far as this driver is.
+            accounted: cgroup::folders(&launch.spec).is_ok_and(|groups| !groups.is_empty()),
+        };
+        match make_template(&order) {
+            // Reaped, if we are still there then.
+            Ok(mut maker) => drop(tokio::task::spawn_blocking(move || maker.wait())),
+            Err(error) => tracing::warn!(%error, "cannot have a template made"),
+        }
+    }
     let driver = Arc::new(Driver::new(&launch, sandbox));
     let member = Member::new(launch, container);
     // Nothing has ended before the first one has begun.

@@ -1,16 +1,18 @@
 //! The virtual machine of a sandbox and its file server, owned by one task.
 
+use std::fs::File;
 use std::sync::Arc;
 use std::time::Duration;
 
 use backend_api::{Backend, LinkIo, Nic, Share, Vm, VmConfig};
 use cofferdam_protocol::SHARE_TAG;
-use sandbox_share::{Entry, ShareConfig, ShareServer};
+use sandbox_share::{ShareConfig, ShareServer};
 use tokio::sync::{Mutex, watch};
 
 use crate::backend;
 use crate::config::Config;
 use crate::error::SandboxError;
+use crate::sandbox::SandboxOptions;
 use crate::sandbox::share::SharedEntries;
 use crate::spec::Size;
 use crate::timeline;
@@ -38,12 +40,17 @@ impl Machine {
     /// Starts both processes; answers with the link to the guest once the share is laid out and the VMM runs.
     pub(crate) async fn start(
         backend: &Arc<dyn Backend>,
-        name: &str,
         config: &Config,
-        size: Size,
-        entries: Vec<Entry>,
+        options: &SandboxOptions,
         nics: Vec<Nic>,
+        template: Option<File>,
     ) -> Result<(Self, LinkIo), SandboxError> {
+        let SandboxOptions {
+            name,
+            size,
+            entries,
+            ..
+        } = options;
         let mut share = ShareServer::spawn(ShareConfig {
             program: config.file_server.clone(),
             entries: entries.clone(),
@@ -54,19 +61,14 @@ impl Machine {
             tag: SHARE_TAG.to_owned(),
             socket,
         });
-        let mut vm = backend
-            .create(VmConfig {
-                name: name.to_owned(),
-                kernel: config.kernel.clone(),
-                initrd: config.initrd.clone(),
-                cmdline: config.kernel_parameters.clone(),
-                memory_bytes: size.memory,
-                vcpus: size.vcpus,
-                share: socket,
-                nics,
-                privileges: backend::privileges(config),
-            })
-            .await?;
+        let wanted = VmConfig {
+            nics,
+            ..vm_config(config, name, *size, socket)
+        };
+        let mut vm = match template.zip(backend.templates()) {
+            Some((template, templates)) => templates.copy(wanted, template).await?,
+            None => backend.create(wanted).await?,
+        };
         let link = match vm.boot().await {
             Ok(link) => link,
             // A file server that failed takes the VMM along: then its own words say more.
@@ -81,7 +83,7 @@ impl Machine {
             return Err(error.into());
         }
         timeline::mark("the share is laid out", vm.pid());
-        let entries = SharedEntries::new(share.editor(), entries);
+        let entries = SharedEntries::new(share.editor(), entries.clone());
         let processes = vm.pid().into_iter().chain(share.pid()).collect();
         let (stop, stopping) = watch::channel(false);
         let (gone_sender, gone) = watch::channel(None);
@@ -137,6 +139,21 @@ impl Machine {
             // It cannot be cancelled, and a panic in it has dropped (killed) what it held.
             let _ended = task.await;
         }
+    }
+}
+
+/// What a sandbox wants of its machine.
+pub(crate) fn vm_config(config: &Config, name: &str, size: Size, share: Option<Share>) -> VmConfig {
+    VmConfig {
+        name: name.to_owned(),
+        kernel: config.kernel.clone(),
+        initrd: config.initrd.clone(),
+        cmdline: config.kernel_parameters.clone(),
+        memory_bytes: size.memory,
+        vcpus: size.vcpus,
+        share,
+        nics: Vec::new(),
+        privileges: backend::privileges(config),
     }
 }
 

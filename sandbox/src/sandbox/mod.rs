@@ -8,14 +8,18 @@ mod network;
 mod process;
 mod share;
 
+use std::fs::File;
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
-use backend_api::{Accelerator, Nic};
+use backend_api::{Accelerator, Backend, Nic};
 use cofferdam_protocol::event;
 use sandbox_network::{Namespace, Network, Options as NetworkOptions, Rates};
 use sandbox_share::Entry;
 use tokio::sync::oneshot;
+
+pub(crate) use machine::vm_config;
 
 pub use container::Container;
 pub use lifecycle::{Event, Lifecycle, WrongState};
@@ -30,6 +34,7 @@ use crate::sandbox::machine::{Machine, reason_of};
 use crate::sandbox::network::Following;
 use crate::spec::{GuestSpec, Size};
 use crate::stdio::Stdio;
+use crate::template::{self, Search};
 
 /// How long a guest may take to write back what it holds for files of the host.
 const SYNC_DEADLINE: Duration = Duration::from_secs(30);
@@ -38,6 +43,10 @@ const SYNC_DEADLINE: Duration = Duration::from_secs(30);
 const OVERHEAD: u64 = 256 << 20;
 /// What an emulating VMM keeps of translated code at most.
 const TRANSLATIONS: u64 = 1 << 30;
+
+/// How long a copy of a template may take until its agent answers, before it is given up and a guest is booted. Usually
+/// it takes a tenth of a second.
+const COPY_DEADLINE: Duration = Duration::from_secs(15);
 
 /// What a sandbox is made of.
 #[derive(Debug)]
@@ -72,6 +81,58 @@ impl SandboxOptions {
     }
 }
 
+/// One try to start a machine.
+struct Wanted<'a> {
+    options: &'a SandboxOptions,
+    nics: Vec<Nic>,
+    template: Option<File>,
+    limit: Duration,
+}
+
+/// Makes the taps of a sandbox's network; without cards there is nothing to follow.
+fn connect(
+    config: &Config,
+    backend: &dyn Backend,
+    options: &SandboxOptions,
+) -> Result<(Option<Network>, Vec<Nic>), SandboxError> {
+    let Some(namespace) = &options.network else {
+        return Ok((None, Vec::new()));
+    };
+    let (network, plugs) = Network::connect(
+        namespace,
+        NetworkOptions {
+            queues: options.size.vcpus,
+            spares: config.spare_network_cards,
+            most: backend.capabilities().nics,
+            anti_spoofing: config.anti_spoofing,
+            rates: options.rates,
+        },
+    )?;
+    let nics: Vec<_> = plugs
+        .into_iter()
+        .map(|plug| Nic {
+            mac: plug.mac,
+            queues: plug.queues,
+        })
+        .collect();
+    Ok(((!nics.is_empty()).then_some(network), nics))
+}
+
+/// The same taps once more, for a boot that follows a copy which failed.
+fn copies(nics: &[Nic]) -> Result<Vec<Nic>, SandboxError> {
+    let copy = |nic: &Nic| {
+        let queues = nic.queues.iter().map(OwnedFd::try_clone);
+        Ok(Nic {
+            mac: nic.mac,
+            queues: queues.collect::<Result<_, _>>()?,
+        })
+    };
+    nics.iter()
+        .map(copy)
+        .collect::<std::io::Result<_>>()
+        .map_err(SandboxError::system("duplicate a tap's descriptor"))
+}
+
 /// A running virtual machine whose agent has answered. Dropping it ends it.
 ///
 /// Everything here needs a Tokio runtime, and the thread that calls [`Sandbox::boot`] has to outlive the sandbox: the
@@ -82,10 +143,11 @@ pub struct Sandbox {
     guest: Arc<Guest>,
     overhead: u64,
     network: Option<Following>,
+    template_wanted: bool,
 }
 
 impl Sandbox {
-    /// Boots a virtual machine.
+    /// Starts a virtual machine, from a template where there is one.
     ///
     /// # Errors
     /// Whatever kept it from coming up, with the ends of the guest's console and of the VMM's messages.
@@ -95,41 +157,49 @@ impl Sandbox {
             tracing::info!(because, "no hardware virtualization");
         }
         tracing::info!(backend = backend.name(), accelerator = %backend.capabilities().accelerator, "booting");
-        let (network, plugs) = match &options.network {
-            None => (None, Vec::new()),
-            Some(namespace) => {
-                let (network, plugs) = Network::connect(
-                    namespace,
-                    NetworkOptions {
-                        queues: options.size.vcpus,
-                        spares: config.spare_network_cards,
-                        most: backend.capabilities().nics,
-                        anti_spoofing: config.anti_spoofing,
-                        rates: options.rates,
-                    },
-                )?;
-                (Some(network), plugs)
-            }
-        };
-        let nics: Vec<_> = plugs
-            .into_iter()
-            .map(|plug| Nic {
-                mac: plug.mac,
-                queues: plug.queues,
-            })
-            .collect();
-        let has_cards = !nics.is_empty();
-        let (machine, link) = Machine::start(
-            &backend,
-            &options.name,
-            config,
-            options.size,
-            options.entries,
-            nics,
-        )
-        .await?;
-        let machine = Arc::new(machine);
         let limit = Duration::from_secs(config.boot_timeout_seconds);
+        let (network, nics) = connect(config, &*backend, &options)?;
+        let mut search = template::search(&*backend, config, options.size, nics.len());
+        if let Search::Found(mut found) = search {
+            let wanted = Wanted {
+                options: &options,
+                nics: copies(&nics)?,
+                template: found.file.take(),
+                limit: limit.min(COPY_DEADLINE),
+            };
+            match Self::start(config, &backend, wanted).await {
+                Err(error) if template::is_to_blame(&error) => search = found.discard(&error),
+                Err(error) => return Err(error),
+                Ok(copy) => return copy.follow(network).await,
+            }
+        }
+        let wanted = Wanted {
+            options: &options,
+            nics,
+            template: None,
+            limit,
+        };
+        let mut booted = Self::start(config, &backend, wanted).await?;
+        booted.template_wanted = matches!(search, Search::Wanted);
+        booted.follow(network).await
+    }
+
+    async fn start(
+        config: &Config,
+        backend: &Arc<dyn Backend>,
+        wanted: Wanted<'_>,
+    ) -> Result<Self, SandboxError> {
+        let Wanted {
+            options,
+            nics,
+            template,
+            limit,
+        } = wanted;
+        if template.is_some() {
+            tracing::info!("starting a guest from a template");
+        }
+        let (machine, link) = Machine::start(backend, config, options, nics, template).await?;
+        let machine = Arc::new(machine);
         let guest = Guest::greet(
             Arc::clone(&machine),
             link,
@@ -143,22 +213,36 @@ impl Sandbox {
                 Accelerator::Emulation => TRANSLATIONS,
                 Accelerator::Kvm => 0,
             };
-        let network = match network.filter(|_| has_cards) {
-            None => None,
-            Some(network) => match Following::start(network, Arc::clone(&guest)).await {
-                Ok(following) => Some(following),
-                Err(error) => {
-                    machine.stop().await;
-                    return Err(error);
-                }
-            },
-        };
         Ok(Self {
             machine,
             guest,
             overhead,
-            network,
+            network: None,
+            template_wanted: false,
         })
+    }
+
+    /// Has the guest follow the network that its cards belong to.
+    async fn follow(mut self, network: Option<Network>) -> Result<Self, SandboxError> {
+        let Some(network) = network else {
+            return Ok(self);
+        };
+        match Following::start(network, Arc::clone(&self.guest)).await {
+            Ok(following) => {
+                self.network = Some(following);
+                Ok(self)
+            }
+            Err(error) => {
+                self.machine.stop().await;
+                Err(error)
+            }
+        }
+    }
+
+    /// Whether it was booted for want of a template that [`template::make`] should make.
+    #[must_use]
+    pub fn wants_template(&self) -> bool {
+        self.template_wanted
     }
 
     /// Shows the guest what the container needs of the host's files, and makes the container, as far as its process

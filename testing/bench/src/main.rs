@@ -58,7 +58,10 @@ fn run(arguments: &Arguments) -> Result<()> {
         .with_context(|| format!("cannot make a folder in {}", host::MEMORY_FOLDER))?;
     let short = Bundle::make(&folder.path().join("true"), &["/bin/true"])?;
     let long = Bundle::make(&folder.path().join("sleep"), &["/bin/sleep", "3600"])?;
-    let runtimes = Runtime::installed(&prefix.program(), folder.path());
+    let runtimes = Runtime::installed(&prefix.program(), folder.path())?;
+    let ours = runtimes.first().context("there is no runtime")?;
+    ours.call(&["template", "make"])
+        .context("cannot make a template")?;
     let load_before = host::load();
 
     let mut floors = Vec::new();
@@ -80,7 +83,6 @@ fn run(arguments: &Arguments) -> Result<()> {
         }
     }
     eprintln!("watching an idle sandbox");
-    let ours = runtimes.first().context("there is no runtime")?;
     let idle = Idle::measure(ours, &long, Duration::from_secs(arguments.idle_seconds))?;
     let report = Report {
         rounds: arguments.rounds,

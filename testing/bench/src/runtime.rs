@@ -19,6 +19,8 @@ pub struct Runtime {
     name: &'static str,
     program: PathBuf,
     state: PathBuf,
+    /// Configuration, of ours only.
+    config: Option<PathBuf>,
     options: &'static [&'static str],
 }
 
@@ -58,14 +60,22 @@ impl Times {
 }
 
 impl Runtime {
-    /// Ours first, and those that are in PATH.
-    pub fn installed(ours: &Path, folder: &Path) -> Vec<Self> {
-        let mut list = vec![Self {
-            name: "cofferdam",
-            program: ours.to_owned(),
-            state: folder.join("state-cofferdam"),
-            options: &[],
-        }];
+    /// Ours first, from a template and booted, and those that are in PATH.
+    pub fn installed(ours: &Path, folder: &Path) -> Result<Vec<Self>> {
+        let mut list = Vec::new();
+        for (name, template) in [("cofferdam", "auto"), ("booted", "never")] {
+            let config = folder.join(format!("{name}.toml"));
+            let templates = folder.join("templates");
+            let text = format!("template = \"{template}\"\ntemplate_directory = {templates:?}\n");
+            std::fs::write(&config, text).context("cannot write a configuration")?;
+            list.push(Self {
+                name,
+                program: ours.to_owned(),
+                state: folder.join(format!("state-{name}")),
+                config: Some(config),
+                options: &[],
+            });
+        }
         // No network of its own for runsc: it wants a configured one.
         let others: [(&str, &[&str]); 3] =
             [("runc", &[]), ("crun", &[]), ("runsc", &["--network=none"])];
@@ -79,10 +89,11 @@ impl Runtime {
                 name,
                 program,
                 state: folder.join(format!("state-{name}")),
+                config: None,
                 options,
             }));
         }
-        list
+        Ok(list)
     }
 
     pub fn name(&self) -> &'static str {
@@ -157,6 +168,7 @@ impl Runtime {
     fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(&self.program);
         command
+            .envs(self.config.iter().map(|path| ("COFFERDAM_CONFIG", path)))
             .arg("--root")
             .arg(&self.state)
             .args(self.options)

@@ -4,7 +4,7 @@ use std::ffi::OsStr;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use crate::outcome::{self, Outcome, Running};
@@ -14,6 +14,9 @@ use crate::slot::Slot;
 
 /// Longer than anything takes here, on a loaded machine that emulates processors.
 const LIMIT: Duration = Duration::from_secs(180);
+
+/// How long processes may take to end that nobody waits for: one may be making a template.
+const STRAGGLERS: Duration = Duration::from_secs(60);
 
 /// The built command with a state directory, a data directory and a configuration of its own. Dropping it removes every
 /// container that was made with it.
@@ -53,6 +56,8 @@ impl Cofferdam {
             }
         };
         let slot = Slot::take();
+        static TEMPLATE: OnceLock<()> = OnceLock::new();
+        TEMPLATE.get_or_init(|| make_template(&prefix));
         let folder = tempfile::Builder::new()
             .prefix("cofferdam-test-")
             .tempdir()
@@ -61,8 +66,13 @@ impl Cofferdam {
         fs::write(
             folder.path().join("config.toml"),
             format!(
-                "data_directory = {:?}\n{config}\n",
-                folder.path().join("data")
+                "data_directory = {:?}\n{}{config}\n",
+                folder.path().join("data"),
+                if config.contains("template") {
+                    String::new()
+                } else {
+                    templates()
+                }
             ),
         )
         .expect("a configuration");
@@ -232,7 +242,7 @@ impl Cofferdam {
         let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
         let mounts: Vec<_> = mounts.lines().filter(|line| line.contains(&own)).collect();
         assert!(mounts.is_empty(), "left mounted: {mounts:?}");
-        let gone = wait_until(Duration::from_secs(10), || self.processes().is_empty());
+        let gone = wait_until(STRAGGLERS, || self.processes().is_empty());
         assert!(gone, "left running: {:?}", self.processes());
     }
 
@@ -270,6 +280,29 @@ impl Drop for Cofferdam {
         if std::thread::panicking() {
             eprintln!("log of the test:\n{}", self.log());
         }
+    }
+}
+
+/// Tests that say nothing of templates share those of the build directory. None makes another in the background, which
+/// would run on after the test.
+fn templates() -> String {
+    format!(
+        "template = \"manual\"\ntemplate_directory = {:?}\n",
+        prefix::templates()
+    )
+}
+
+/// Most tests start from one. Where that cannot be they boot, and tests of templates say why.
+fn make_template(prefix: &Prefix) {
+    let config = tempfile::NamedTempFile::new().expect("a file");
+    fs::write(config.path(), templates()).expect("a configuration");
+    let mut command = Command::new(prefix.program());
+    command
+        .env("COFFERDAM_CONFIG", config.path())
+        .args(["template", "make"]);
+    let done = outcome::finish(&mut command, LIMIT);
+    if done.code != 0 {
+        eprintln!("no template: {}", done.stderr);
     }
 }
 

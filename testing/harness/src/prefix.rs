@@ -51,6 +51,11 @@ impl Prefix {
     }
 }
 
+/// Where tests keep templates.
+pub(crate) fn templates() -> PathBuf {
+    target().join("templates")
+}
+
 /// A test image's file in the build directory, e.g. `busybox.oci`.
 ///
 /// # Errors

@@ -263,7 +263,7 @@ fn assert_unsupported(error: BackendError, word: &str) {
 }
 
 /// Sends a word and waits for it to come back: the guest is up.
-async fn echo(vm: &dyn Vm, link: &mut LinkIo) {
+pub(super) async fn echo(vm: &dyn Vm, link: &mut LinkIo) {
     link.write_all(b"are you there").await.expect("writes");
     let mut answer = [0; 13];
     within("the echo", vm, link.read_exact(&mut answer))

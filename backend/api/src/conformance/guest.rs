@@ -15,6 +15,9 @@ pub const PANIC: &str = "conformance.panic";
 /// What a guest writes on its console before it panics.
 pub const LAST_WORDS: &str = "conformance: last words";
 
+/// Makes the guest serve one host after the other.
+pub const AGAIN: &str = "conformance.again";
+
 /// Makes the guest write a megabyte and [`FLOODED`] on its console before it serves.
 pub const FLOOD: &str = "conformance.flood";
 
@@ -45,6 +48,12 @@ port=$($b grep -lx cofferdam.link /sys/class/virtio-ports/*/name)
 port=${port%/name}
 exec 3<>"/dev/${port##*/}"
 $b cat <&3 >&3
+if asked conformance.again; then
+    exec 3>&-
+    exec 3<>"/dev/${port##*/}"
+    # Without a host the port ends at once; closing it would lose what the next host has sent.
+    while $b cat <&3 >&3; do $b sleep 0.05; done
+fi
 $b reboot -f
 "#;
 

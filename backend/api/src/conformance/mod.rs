@@ -6,8 +6,10 @@
 
 mod cases;
 pub mod guest;
+mod templates;
 
 pub use cases::*;
+pub use templates::*;
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -88,6 +90,9 @@ macro_rules! conformance_tests {
             a_panic_shows_the_end_of_the_console
             a_guest_that_floods_its_console_does_no_harm
             a_paused_guest_stands_still
+            copies_go_on_where_their_template_stopped
+            a_template_of_a_guest_that_is_not_well_is_none
+            a_damaged_template_is_refused
         );
     };
     ($fixture:path: $($case:ident)*) => {

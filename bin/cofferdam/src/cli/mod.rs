@@ -97,6 +97,8 @@ pub enum Command {
     Pull(PullArgs),
     /// Take the images of an archive or an OCI layout.
     Load(LoadArgs),
+    /// Make, list and remove templates of booted guests.
+    Template(TemplateArgs),
     /// Say whether containers can run here, and what is missing.
     Check(CheckArgs),
     /// Freeze a container.
@@ -129,4 +131,7 @@ pub enum Command {
     /// What stands for a container's process on the host.
     #[command(hide = true)]
     Proxy(HiddenArgs),
+    /// Makes a template beside a new container.
+    #[command(hide = true)]
+    TemplateMaker(HiddenArgs),
 }

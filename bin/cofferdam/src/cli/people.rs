@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, ValueEnum};
+use clap::{Args, Subcommand, ValueEnum};
 
 use super::{BundleArgs, ListFormat};
 
@@ -207,6 +207,46 @@ pub struct CheckArgs {
     /// As JSON.
     #[arg(long)]
     pub json: bool,
+}
+
+/// What `template` is about.
+const TEMPLATE_HELP: &str = "\
+A template is a guest that has booted and waits. Emulated sandboxes start as copies of it, which takes a fraction of a \
+boot. One of the default size is made by itself after the first start that misses it; `make` makes one of any size, and \
+waits until it is there. They are worth nothing after the host's next boot, and are kept where it removes them.";
+
+#[derive(Debug, Args)]
+#[command(after_long_help = TEMPLATE_HELP)]
+pub struct TemplateArgs {
+    #[command(subcommand)]
+    pub command: TemplateCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum TemplateCommand {
+    /// Make a template unless it is there.
+    Make(TemplateMakeArgs),
+    /// List templates.
+    Ls(TemplateLsArgs),
+    /// Remove all templates. Sandboxes that run do not need theirs any more.
+    Rm,
+}
+
+#[derive(Debug, Args)]
+pub struct TemplateMakeArgs {
+    /// Guest memory in MiB: that of a sandbox, which is its limit and `memory_overhead_mib`.
+    #[arg(long, value_name = "MIB", value_parser = clap::value_parser!(u64).range(64..=1 << 32))]
+    pub memory: Option<u64>,
+    /// Virtual CPUs.
+    #[arg(long, value_name = "NUMBER")]
+    pub vcpus: Option<u32>,
+}
+
+#[derive(Debug, Args)]
+pub struct TemplateLsArgs {
+    /// `table` or `json`.
+    #[arg(long, short = 'f', value_enum, default_value = "table")]
+    pub format: ListFormat,
 }
 
 #[derive(Debug, Args)]

@@ -13,6 +13,7 @@ pub mod rmi;
 pub mod run;
 pub mod stop;
 pub mod storage;
+pub mod template;
 
 mod age;
 mod progress;

@@ -21,7 +21,9 @@ pub fn run(args: &HiddenArgs) -> Result<ExitCode> {
         .enable_all()
         .build()
         .context("cannot start the runtime")?;
-    let done = runtime.block_on(sandbox::driver::main(socket));
+    let done = runtime.block_on(sandbox::driver::main(socket, |order| {
+        spawn::maker(args, order)
+    }));
     // What is still blocked in there (a hook that was given up) must not keep the driver.
     runtime.shutdown_background();
     if let Err(error) = &done {

@@ -1,7 +1,7 @@
 //! Starting our own program again, as driver or proxy. It gets its socket as stdin.
 
 use std::fs::File;
-use std::io;
+use std::io::{self, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt as _;
@@ -13,7 +13,9 @@ use oci_spec::runtime::Spec;
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use sandbox::network;
 use sandbox::spec::{self, NetworkOf};
+use sandbox::template::Order;
 
+use crate::cli::HiddenArgs;
 use crate::context::Context;
 
 /// The running program, also when its file was replaced.
@@ -100,6 +102,35 @@ pub fn enter_network_of(spec: &Spec) -> io::Result<()> {
     }
 }
 
+/// Starts a process that makes a template, and logs where the driver does.
+pub fn maker(driver: &HiddenArgs, order: &Order) -> io::Result<Child> {
+    let mut command = ourselves();
+    command.arg("template-maker");
+    if let Some(log) = &driver.log {
+        command
+            .arg("--log")
+            .arg(log)
+            .args(["--log-format", driver.log_format.as_str()]);
+    }
+    if driver.debug {
+        command.arg("--debug");
+    }
+    let mut maker = command
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()?;
+    // A page that fits the pipe: nobody waits.
+    let written = match maker.stdin.take() {
+        Some(mut stdin) => stdin.write_all(&serde_json::to_vec(order)?),
+        None => Err(io::ErrorKind::BrokenPipe.into()),
+    };
+    if written.is_err() {
+        maker.kill()?;
+    }
+    written.map(|()| maker)
+}
+
 /// Starts a proxy that speaks over `socket`; `terminal` becomes its controlling terminal.
 /// With `remove_from` it removes the container from that state directory when it has ended; with `rootfs` that is what
 /// the file system looks like to it.
@@ -129,15 +160,20 @@ pub fn proxy(
         .spawn()
 }
 
-/// Takes our name and the socket from stdin, and closes every descriptor beyond stdio that came along: they belong to a caller who
-/// waits for their ends.
-pub fn adopt_socket() -> Result<UnixStream> {
-    // The kernel has called us by the file's name, which is "exe".
-    rustix::thread::set_name(c"cofferdam").context("cannot set our name")?;
+/// Closes every descriptor beyond stdio that came along: they belong to a caller who waits for their ends.
+pub fn close_inherited() -> Result<()> {
     for number in inherited().context("cannot list our descriptors")? {
         // Gone already: the one that listed them.
         let _gone = nix::unistd::close(number);
     }
+    Ok(())
+}
+
+/// Takes our name and the socket from stdin, and closes what came along.
+pub fn adopt_socket() -> Result<UnixStream> {
+    // The kernel has called us by the file's name, which is "exe".
+    rustix::thread::set_name(c"cofferdam").context("cannot set our name")?;
+    close_inherited()?;
     let socket = io::stdin()
         .as_fd()
         .try_clone_to_owned()

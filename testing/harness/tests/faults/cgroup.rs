@@ -8,10 +8,10 @@ use harness::{Cofferdam, wait_until};
 use crate::bundle::{LIMIT, SLEEP, assert_refused, bundle_with, call, create, text};
 
 /// Groups of this test's own, removed with it.
-struct Groups(String);
+pub struct Groups(String);
 
 impl Groups {
-    fn new(test: &str) -> Self {
+    pub fn new(test: &str) -> Self {
         Self(format!("cofferdam-test-{test}-{}", std::process::id()))
     }
 
@@ -20,7 +20,7 @@ impl Groups {
     }
 
     /// Folders of this name in every hierarchy.
-    fn folders(&self, name: &str) -> Vec<PathBuf> {
+    pub fn folders(&self, name: &str) -> Vec<PathBuf> {
         let root = PathBuf::from("/sys/fs/cgroup");
         let mounts = fs::read_dir(&root).expect("lists").flatten();
         mounts
@@ -31,7 +31,7 @@ impl Groups {
             .collect()
     }
 
-    fn bundle(&self, cofferdam: &Cofferdam, name: &str, args: &[&str]) -> PathBuf {
+    pub fn bundle(&self, cofferdam: &Cofferdam, name: &str, args: &[&str]) -> PathBuf {
         bundle_with(cofferdam, name, args, |config| {
             config["linux"]["cgroupsPath"] = self.path().into();
         })

@@ -11,4 +11,5 @@ mod initramfs;
 mod lost;
 mod pods;
 mod storage;
+mod template;
 mod volume;
