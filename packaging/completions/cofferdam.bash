@@ -248,7 +248,7 @@ _cofferdam() {
 
     case "${cmd}" in
         cofferdam)
-            opts="-h -V --root --log --log-format --debug --systemd-cgroup --rootless --help --version create start run state kill delete exec list ps logs stop rm images rmi pull load check pause resume update events spec features generate-docs checkpoint restore network driver proxy help"
+            opts="-h -V --root --log --log-format --debug --systemd-cgroup --rootless --help --version create start run state kill delete exec list ps logs stop rm images rmi pull load template check pause resume update events spec features generate-docs checkpoint restore network driver proxy template-maker help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -524,7 +524,7 @@ _cofferdam() {
             return 0
             ;;
         cofferdam__subcmd__help)
-            opts="create start run state kill delete exec list ps logs stop rm images rmi pull load check pause resume update events spec features generate-docs checkpoint restore network driver proxy help"
+            opts="create start run state kill delete exec list ps logs stop rm images rmi pull load template check pause resume update events spec features generate-docs checkpoint restore network driver proxy template-maker help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
