@@ -151,12 +151,15 @@ impl Engine {
             .map_err(|error| format!("cannot pull {name}: {error}\n{}", self.log()))
     }
 
-    /// The end of what the daemon and its shims have logged.
+    /// The end of what the daemon and its shims complain of.
     pub fn log(&self) -> String {
         let path = self.cofferdam.folder().join("containerd.log");
         let log = fs::read_to_string(path).unwrap_or_default();
-        let lines: Vec<_> = log.lines().collect();
-        lines[lines.len().saturating_sub(60)..].join("\n")
+        let lines: Vec<_> = log
+            .lines()
+            .filter(|line| !line.contains("level=info"))
+            .collect();
+        lines[lines.len().saturating_sub(30)..].join("\n")
     }
 
     /// Kills the daemon as nothing can prepare for, and starts it anew with what it has on disk.

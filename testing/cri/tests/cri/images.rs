@@ -50,6 +50,10 @@ pub fn own(folder: &Path, name: &str) -> PathBuf {
 }
 
 fn variant(busybox: &Path, layout: &Path, settings: &Value) {
+    let mut settings = settings.clone();
+    if settings.get("Env").is_none() {
+        settings["Env"] = json!(["PATH=/usr/sbin:/usr/bin:/sbin:/bin"]);
+    }
     let blobs = layout.join("blobs/sha256");
     fs::create_dir_all(&blobs).expect("a layout");
     for blob in fs::read_dir(busybox.join("blobs/sha256")).expect("a layout") {
@@ -59,7 +63,7 @@ fn variant(busybox: &Path, layout: &Path, settings: &Value) {
     let mut index = read(&busybox.join("index.json"));
     let mut manifest = read(&blob(layout, &index["manifests"][0]["digest"]));
     let mut config = read(&blob(layout, &manifest["config"]["digest"]));
-    config["config"] = settings.clone();
+    config["config"] = settings;
     put(layout, &config, &mut manifest["config"]);
     put(layout, &manifest, &mut index["manifests"][0]);
     fs::write(layout.join("index.json"), index.to_string()).expect("an index");

