@@ -12,9 +12,9 @@ use anyhow::{Context, Result, bail};
 use clap::Args;
 
 use crate::command;
-use crate::mirror::Suite;
 use crate::places::Places;
 use crate::store::{Locked, Store};
+use crate::suite::Suite;
 
 /// What is fetched, and the first version that is new enough.
 const PACKAGE: &str = "containerd";
@@ -56,15 +56,16 @@ pub fn install(places: &Places, options: &Options) -> Result<()> {
 fn cached(store: &Store) -> Result<Option<PathBuf>> {
     let directory = store.directory();
     let mut entries = Vec::new();
-    for entry in
-        fs::read_dir(directory).with_context(|| format!("read {}", directory.display()))?
-    {
+    for entry in fs::read_dir(directory).with_context(|| format!("read {}", directory.display()))? {
         let path = entry
             .with_context(|| format!("read {}", directory.display()))?
             .path();
         if path.join("usr/bin").join(PACKAGE).exists() {
             let made = fs::metadata(&path).and_then(|about| about.modified());
-            entries.push((made.with_context(|| format!("read {}", path.display()))?, path));
+            entries.push((
+                made.with_context(|| format!("read {}", path.display()))?,
+                path,
+            ));
         }
     }
     entries.sort();
@@ -80,7 +81,10 @@ fn fetch(store: &Store) -> Result<PathBuf> {
             Err(error) => failures.push(format!("{suite}: {error:#}")),
         }
     }
-    bail!("no suite has {PACKAGE} {SERIES}x\n  {}", failures.join("\n  "))
+    bail!(
+        "no suite has {PACKAGE} {SERIES}x\n  {}",
+        failures.join("\n  ")
+    )
 }
 
 fn fetch_from(store: &Locked, name: &str) -> Result<PathBuf> {

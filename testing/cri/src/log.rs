@@ -19,7 +19,9 @@ pub struct Line {
 /// The first line that is none.
 pub fn parse(log: &str) -> Result<Vec<Line>, String> {
     log.lines()
-        .map(|line| parse_line(line).ok_or_else(|| format!("no line of a container's log: {line:?}")))
+        .map(|line| {
+            parse_line(line).ok_or_else(|| format!("no line of a container's log: {line:?}"))
+        })
         .collect()
 }
 
@@ -47,17 +49,26 @@ mod tests {
 
     #[test]
     fn lines_are_taken_apart() {
-        let lines = parse("2026-01-02T03:04:05.6Z stdout F a b  c\n2026-01-02T03:04:05.6Z stderr P \n")
-            .expect("a log");
+        let lines =
+            parse("2026-01-02T03:04:05.6Z stdout F a b  c\n2026-01-02T03:04:05.6Z stderr P \n")
+                .expect("a log");
         assert_eq!(lines[0].text, "a b  c");
         assert!(!lines[0].partial);
-        assert_eq!((lines[1].stream.as_str(), lines[1].text.as_str()), ("stderr", ""));
+        assert_eq!(
+            (lines[1].stream.as_str(), lines[1].text.as_str()),
+            ("stderr", "")
+        );
         assert!(lines[1].partial);
     }
 
     #[test]
     fn other_text_is_refused() {
-        for text in ["plain", "now stdout F x", "2026-01-02T03:04:05.6Z stdin F x", "2026-01-02T03:04:05.6Z stdout X x"] {
+        for text in [
+            "plain",
+            "now stdout F x",
+            "2026-01-02T03:04:05.6Z stdin F x",
+            "2026-01-02T03:04:05.6Z stdout X x",
+        ] {
             assert!(parse(text).is_err(), "{text}");
         }
     }

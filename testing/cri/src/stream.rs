@@ -155,8 +155,12 @@ impl Stream {
                 tungstenite::error::ProtocolError::ResetWithoutClosingHandshake,
             )) => self.ended = true,
             Err(tungstenite::Error::Io(error))
-                if [ErrorKind::ConnectionReset, ErrorKind::BrokenPipe, ErrorKind::UnexpectedEof]
-                    .contains(&error.kind()) =>
+                if [
+                    ErrorKind::ConnectionReset,
+                    ErrorKind::BrokenPipe,
+                    ErrorKind::UnexpectedEof,
+                ]
+                .contains(&error.kind()) =>
             {
                 self.ended = true;
             }

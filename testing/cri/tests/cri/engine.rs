@@ -1,7 +1,8 @@
 //! containerd with its CRI plugin, folders, socket and network of its own.
 
 use std::env;
-use std::fs::{self, File};
+use std::fs::{self, File, Permissions};
+use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Mutex;
@@ -84,6 +85,7 @@ impl Engine {
             registry.push(&layout, name);
         }
         network(folder, number);
+        network_without_interfaces(folder);
         let config = configuration(&cofferdam, &registry.address);
         fs::write(folder.join("containerd.toml"), config).expect("a configuration");
         let daemon = spawn(release, &cofferdam)?;
@@ -163,10 +165,12 @@ impl Engine {
     }
 
     /// Kills the daemon as nothing can prepare for, and starts it anew with what it has on disk.
-    pub fn kill_and_restart(&self) {
+    /// `meanwhile` runs while there is none.
+    pub fn kill_and_restart_after(&self, meanwhile: impl FnOnce()) {
         let mut daemon = self.daemon.lock().expect("nobody panicked here");
         daemon.kill().expect("a daemon to kill");
         let _reaped = daemon.wait();
+        meanwhile();
         *daemon = spawn(&self.release, &self.cofferdam).expect("containerd starts again");
         drop(daemon);
         self.wait_until_ready().expect("containerd comes back");
@@ -194,7 +198,9 @@ impl Engine {
         let daemon = self.daemon.lock().expect("nobody panicked here").id();
         let mut all = namespaces::processes();
         all.retain(|(pid, line)| {
-            pid.cast_unsigned() != daemon && line.contains(&folder) && !line.contains("registry.yml")
+            pid.cast_unsigned() != daemon
+                && line.contains(&folder)
+                && !line.contains("registry.yml")
         });
         all
     }
@@ -280,6 +286,38 @@ fn network(folder: &Path, number: u8) {
     fs::write(configured.join("10-pods.conflist"), list.to_string()).expect("a network");
 }
 
+/// Leaves a pod's namespace with nothing but loopback, and says that it made an interface, without which containerd takes
+/// no pod: guests of ours have no other network yet.
+const LOOPBACK_ONLY: &str = r#"#!/bin/sh
+cat >/dev/null
+case $CNI_COMMAND in
+VERSION) echo '{"cniVersion":"0.4.0","supportedVersions":["0.3.1","0.4.0"]}' ;;
+ADD)
+	printf '{"cniVersion":"0.4.0","interfaces":[{"name":"%s","sandbox":"%s"}],"ips":[{"version":"4","interface":0,"address":"10.133.%s.%s/32"}]}\n' "$CNI_IFNAME" "$CNI_NETNS" $((128 + $$ / 250 % 120)) $(($$ % 250 + 1))
+	;;
+esac
+"#;
+
+/// Another network beside, for handlers that are told of it.
+fn network_without_interfaces(folder: &Path) {
+    let plugins = folder.join("cni");
+    fs::create_dir_all(&plugins).expect("a folder");
+    for plugin in fs::read_dir(PLUGINS).expect("CNI's plugins").flatten() {
+        symlink(plugin.path(), plugins.join(plugin.file_name())).expect("a link");
+    }
+    let own = plugins.join("loopback-only");
+    fs::write(&own, LOOPBACK_ONLY).expect("a plugin");
+    fs::set_permissions(&own, Permissions::from_mode(0o755)).expect("a plugin");
+    let configured = folder.join("loopback.d");
+    fs::create_dir_all(&configured).expect("a folder");
+    let list = serde_json::json!({
+        "cniVersion": "0.4.0",
+        "name": "none",
+        "plugins": [{ "type": "loopback-only" }],
+    });
+    fs::write(configured.join("10-none.conflist"), list.to_string()).expect("a network");
+}
+
 fn configuration(cofferdam: &Cofferdam, registry: &str) -> String {
     let folder = cofferdam.folder();
     let cri = "plugins.\"io.containerd.grpc.v1.cri\"";
@@ -299,7 +337,7 @@ tolerate_missing_hugetlb_controller = true
 stream_server_address = "127.0.0.1"
 stream_server_port = "0"
 [{cri}.cni]
-bin_dir = "{PLUGINS}"
+bin_dir = {plugins:?}
 conf_dir = {network:?}
 [{cri}.containerd]
 snapshotter = "overlayfs"
@@ -310,12 +348,15 @@ runtime_type = "io.containerd.runc.v2"
 runtime_type = "io.containerd.cofferdam.v2"
 privileged_without_host_devices = true
 pod_annotations = ["io.cofferdam.*"]
+cni_conf_dir = {none:?}
 "#,
         root = folder.join("root"),
         state = folder.join("run"),
         socket = folder.join("c.sock"),
         opt = folder.join("opt"),
         network = folder.join("net.d"),
+        plugins = folder.join("cni"),
+        none = folder.join("loopback.d"),
         pause = images::PAUSE,
     )
 }

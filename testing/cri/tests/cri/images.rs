@@ -83,8 +83,12 @@ fn put(layout: &Path, content: &Value, descriptor: &mut Value) {
 }
 
 fn blob(layout: &Path, digest: &Value) -> PathBuf {
-    let digest = digest.as_str().and_then(|text| text.strip_prefix("sha256:"));
-    layout.join("blobs/sha256").join(digest.expect("a sha256 digest"))
+    let digest = digest
+        .as_str()
+        .and_then(|text| text.strip_prefix("sha256:"));
+    layout
+        .join("blobs/sha256")
+        .join(digest.expect("a sha256 digest"))
 }
 
 fn read(path: &Path) -> Value {

@@ -92,7 +92,14 @@ fn missing() -> Option<String> {
     if let Err(reason) = Prefix::find() {
         return Some(reason);
     }
-    let programs = ["containerd", "runc", "docker-registry", "unshare", "ip", "iptables"];
+    let programs = [
+        "containerd",
+        "runc",
+        "docker-registry",
+        "unshare",
+        "ip",
+        "iptables",
+    ];
     let folders = std::env::var_os("PATH").unwrap_or_default();
     let is_there = |name: &&str| {
         std::env::split_paths(&folders)
@@ -125,7 +132,9 @@ fn releases() -> Vec<Release> {
 fn trials(engines: &[Arc<Shared>]) -> Vec<Trial> {
     let ours = has_shim();
     if !ours {
-        eprintln!("SKIPPED cri with cofferdam: no containerd-shim-cofferdam-v2 in the installation under test");
+        eprintln!(
+            "SKIPPED cri with cofferdam: no containerd-shim-cofferdam-v2 in the installation under test"
+        );
     }
     let mut trials = Vec::new();
     for shared in engines {
@@ -142,8 +151,12 @@ fn trials(engines: &[Arc<Shared>]) -> Vec<Trial> {
 }
 
 fn has_shim() -> bool {
-    Prefix::find()
-        .is_ok_and(|prefix| prefix.path().join("bin/containerd-shim-cofferdam-v2").exists())
+    Prefix::find().is_ok_and(|prefix| {
+        prefix
+            .path()
+            .join("bin/containerd-shim-cofferdam-v2")
+            .exists()
+    })
 }
 
 /// Runs a case, and looks at what it left.

@@ -3,10 +3,12 @@
 //! Daemons, pods, their networks and the registry live in process, mount and network namespaces of the test's own. What
 //! engines write to fixed places (`/run`, `/var/lib/cni`) is covered there, and only there.
 
+use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::fs;
 use std::path::Path;
 use std::process::{Command, ExitCode};
+use std::sync::OnceLock;
 
 use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 
@@ -22,7 +24,14 @@ pub fn is_inside() -> bool {
 pub fn enter() -> ExitCode {
     let program = std::env::current_exe().expect("this program");
     let status = Command::new("unshare")
-        .args(["--mount", "--net", "--pid", "--fork", "--kill-child", "--mount-proc"])
+        .args([
+            "--mount",
+            "--net",
+            "--pid",
+            "--fork",
+            "--kill-child",
+            "--mount-proc",
+        ])
         .args(["--propagation", "private", "--"])
         // The namespace's first process has to reap those that daemons leave to it.
         .args(["sh", "-c", "\"$@\"; exit $?", "sh"])
@@ -39,8 +48,13 @@ pub fn enter() -> ExitCode {
     }
 }
 
+/// Mounts of the machine, which are here as well.
+static INHERITED: OnceLock<BTreeSet<String>> = OnceLock::new();
+
 /// Makes the namespaces fit for engines; `folder` lies on a disk.
 pub fn prepare(folder: &Path) {
+    let inherited = mount_points().into_iter().map(|(id, _)| id).collect();
+    INHERITED.set(inherited).expect("this runs once");
     let none = OsStr::new("none");
     let flags = MountFlags::NOSUID | MountFlags::NODEV;
     mount(none, "/run", "tmpfs", flags, None).expect("an own /run");
@@ -54,8 +68,13 @@ pub fn prepare(folder: &Path) {
     );
     let layers = std::ffi::CStr::from_bytes_with_nul(layers.as_bytes()).expect("no NUL in paths");
     mount("overlay", "/var/lib", "overlay", flags, layers).expect("an own /var/lib");
-    let up = Command::new("ip").args(["link", "set", "lo", "up"]).status();
-    assert!(up.expect("iproute2's ip").success(), "loopback does not come up");
+    let up = Command::new("ip")
+        .args(["link", "set", "lo", "up"])
+        .status();
+    assert!(
+        up.expect("iproute2's ip").success(),
+        "loopback does not come up"
+    );
 }
 
 /// All processes in here, with their command lines.
@@ -76,13 +95,22 @@ pub fn processes() -> Vec<(i32, String)> {
 /// Mounts below a folder.
 pub fn mounts(folder: &Path) -> Vec<String> {
     let below = format!("{}/", folder.display());
-    let table = fs::read_to_string("/proc/self/mountinfo").expect("mounts");
-    table
-        .lines()
-        .filter_map(|line| line.split(' ').nth(4))
-        .filter(|point| point.starts_with(&below))
-        .map(|point| format!("mount {point}"))
+    let inherited = INHERITED.get().expect("everything is prepared");
+    mount_points()
+        .into_iter()
+        .filter(|(id, point)| point.starts_with(&below) && !inherited.contains(id))
+        .map(|(_, point)| format!("mount {point}"))
         .collect()
+}
+
+/// Numbers of all mounts, and where they are.
+fn mount_points() -> Vec<(String, String)> {
+    let table = fs::read_to_string("/proc/self/mountinfo").expect("mounts");
+    let fields = |line: &str| {
+        let mut fields = line.split(' ');
+        Some((fields.next()?.to_owned(), fields.nth(3)?.to_owned()))
+    };
+    table.lines().filter_map(fields).collect()
 }
 
 /// Uncovers what [`prepare`] has covered, so that its folder can go.

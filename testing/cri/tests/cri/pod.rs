@@ -118,8 +118,9 @@ impl<'a> Lab<'a> {
 
     /// Runs a pod.
     pub fn run(&'a self, config: PodSandboxConfig) -> Pod<'a> {
-        self.try_run(config)
-            .unwrap_or_else(|error| panic!("the pod does not start: {error}\n{}", self.engine.log()))
+        self.try_run(config).unwrap_or_else(|error| {
+            panic!("the pod does not start: {error}\n{}", self.engine.log())
+        })
     }
 
     /// Runs a pod, or says why not.
@@ -186,9 +187,9 @@ impl<'a> Pod<'a> {
         let container = self
             .create(config)
             .unwrap_or_else(|error| panic!("no container: {error}\n{}", self.lab.engine.log()));
-        container
-            .start()
-            .unwrap_or_else(|error| panic!("it does not start: {error}\n{}", self.lab.engine.log()));
+        container.start().unwrap_or_else(|error| {
+            panic!("it does not start: {error}\n{}", self.lab.engine.log())
+        });
         container
     }
 
@@ -319,7 +320,12 @@ impl Container<'_> {
     /// Waits until it has written this.
     pub fn wait_for(&self, text: &str) {
         let came = wait_until(LIMIT, || self.text().contains(text));
-        assert!(came, "no {text:?} in {:?}: {:?}", self.text(), self.status());
+        assert!(
+            came,
+            "no {text:?} in {:?}: {:?}",
+            self.text(),
+            self.status()
+        );
     }
 
     /// Runs a command in it.

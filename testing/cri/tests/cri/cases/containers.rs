@@ -42,7 +42,10 @@ pub fn command_that_is_missing(lab: &Lab) {
     assert!(status.message.contains("/nonexistent"), "{status:?}");
     container.remove().expect("a removal");
     // The pod is as good as before.
-    assert_eq!(pod.finish(script("next", "echo fine")), (0, "fine\n".to_owned()));
+    assert_eq!(
+        pod.finish(script("next", "echo fine")),
+        (0, "fine\n".to_owned())
+    );
 }
 
 pub fn killed_for_memory(lab: &Lab) {
@@ -78,7 +81,10 @@ pub fn stopped_by_force(lab: &Lab) {
     let before = std::time::Instant::now();
     container.stop(2).expect("a stop");
     assert!(before.elapsed().as_secs() >= 2, "{:?}", before.elapsed());
-    assert_eq!(ending(&container.status().expect("a status")), (137, "Error"));
+    assert_eq!(
+        ending(&container.status().expect("a status")),
+        (137, "Error")
+    );
 }
 
 pub fn stopped_without_time(lab: &Lab) {
@@ -86,7 +92,10 @@ pub fn stopped_without_time(lab: &Lab) {
     let container = pod.run(script("main", OBEDIENT));
     container.wait_for("ready");
     container.stop(0).expect("a stop");
-    assert_eq!(ending(&container.status().expect("a status")), (137, "Error"));
+    assert_eq!(
+        ending(&container.status().expect("a status")),
+        (137, "Error")
+    );
 }
 
 pub fn stop_signal_of_the_image(lab: &Lab) {
@@ -110,7 +119,9 @@ pub fn list_and_status(lab: &Lab) {
     let running = pod.run(command("running", &["sleep", "1000"]));
     let mut config = command("made", &["sleep", "1000"]);
     config.labels.insert("which".to_owned(), "made".to_owned());
-    config.annotations.insert("note".to_owned(), "kept".to_owned());
+    config
+        .annotations
+        .insert("note".to_owned(), "kept".to_owned());
     let made = pod.create(config).expect("a container");
     let list = |filter: ContainerFilter| {
         let request = ListContainersRequest {

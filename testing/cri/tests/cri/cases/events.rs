@@ -10,7 +10,11 @@ pub fn of_a_container(lab: &Lab) {
         return;
     }
     let mut events = lab
-        .runtime(async |mut calls| calls.get_container_events(GetEventsRequest::default()).await)
+        .runtime(async |mut calls| {
+            calls
+                .get_container_events(GetEventsRequest::default())
+                .await
+        })
         .expect("a stream");
     let pod = lab.pod();
     let container = pod.run(script("main", "exit 3"));

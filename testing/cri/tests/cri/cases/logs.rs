@@ -10,7 +10,10 @@ use crate::pod::script;
 
 pub fn format(lab: &Lab) {
     let pod = lab.pod();
-    let container = pod.run(script("main", "echo one; echo two >&2; echo; echo '  spaces  '"));
+    let container = pod.run(script(
+        "main",
+        "echo one; echo two >&2; echo; echo '  spaces  '",
+    ));
     container.wait();
     assert_eq!(container.stdout(), "one\n\n  spaces  \n");
     assert_eq!(container.written("stderr"), "two\n");
@@ -29,7 +32,10 @@ pub fn format(lab: &Lab) {
 /// They are cut at 16 KiB.
 pub fn long_lines(lab: &Lab) {
     let pod = lab.pod();
-    let container = pod.run(script("main", "head -c 40000 /dev/zero | tr '\\0' x; echo; echo end"));
+    let container = pod.run(script(
+        "main",
+        "head -c 40000 /dev/zero | tr '\\0' x; echo; echo end",
+    ));
     container.wait();
     let lines = cri::parse(&container.text()).expect("a log");
     let partial: Vec<_> = lines.iter().map(|line| line.partial).collect();

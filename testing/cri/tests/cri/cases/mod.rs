@@ -31,7 +31,7 @@ pub const CASES: &[(&str, Case)] = cases! {
     service: version, status, images, image_file_system, configuration, unknown_handler;
     pods: status_and_list, without_containers, stopped_and_removed_twice, stopped_with_running_containers,
         removed_while_running, init_then_main, restarted_container, container_added_later, in_parallel,
-        many_containers;
+        many_containers, one_kernel;
     namespaces: hostname, sysctls, name_service_files, shared_ipc, own_processes, shared_processes,
         network_of_the_host, processes_of_the_host, ipc_of_the_host;
     network: shared_by_containers, reached_from_outside, between_pods, both_families, port_of_the_host, loopback;
@@ -51,5 +51,5 @@ pub const CASES: &[(&str, Case)] = cases! {
     statistics: of_a_container, of_all_containers, of_a_pod;
     logs: format, long_lines, last_line_without_an_end, reopened;
     events: of_a_container;
-    faults: engine_killed, shim_killed;
+    faults: engine_killed, ended_without_the_engine, shim_killed;
 };

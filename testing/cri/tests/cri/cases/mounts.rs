@@ -31,7 +31,10 @@ pub fn folder(lab: &Lab) {
     bound(&mut config, &host, "/data", false);
     let done = pod.finish(config);
     assert_eq!(done, (0, "from the host\nbelow\nnamed\n".to_owned()));
-    assert_eq!(fs::read_to_string(host.join("named")).expect("a file"), "inside\n");
+    assert_eq!(
+        fs::read_to_string(host.join("named")).expect("a file"),
+        "inside\n"
+    );
     assert!(!host.join("below/file").exists());
 }
 
@@ -48,9 +51,18 @@ pub fn single_file(lab: &Lab) {
     );
     bound(&mut config, &hosts, "/etc/hosts", true);
     bound(&mut config, &message, "/dev/termination-log", false);
-    assert_eq!(pod.finish(config), (0, "192.0.2.9 somewhere\nno\n".to_owned()));
-    assert_eq!(fs::read_to_string(&message).expect("a file"), "last words\n");
-    assert_eq!(fs::read_to_string(&hosts).expect("a file"), "192.0.2.9 somewhere\n");
+    assert_eq!(
+        pod.finish(config),
+        (0, "192.0.2.9 somewhere\nno\n".to_owned())
+    );
+    assert_eq!(
+        fs::read_to_string(&message).expect("a file"),
+        "last words\n"
+    );
+    assert_eq!(
+        fs::read_to_string(&hosts).expect("a file"),
+        "192.0.2.9 somewhere\n"
+    );
 }
 
 pub fn read_only_folder(lab: &Lab) {

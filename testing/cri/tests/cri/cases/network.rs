@@ -44,8 +44,13 @@ pub fn both_families(lab: &Lab) {
     let six = &network.additional_ips.first().expect("a second address").ip;
     assert!(six.starts_with("fd13:3:"), "{six}");
     let gateway = format!("{}1", six.split_inclusive("::").next().expect("a network"));
-    let ping = format!("ip -6 -o addr show eth0 | grep -c '{six}/'; ping -6 -c 1 -W 20 {gateway} | grep -c 'from'; ip -6 route show default | grep -c {gateway}");
-    assert_eq!(pod.finish(script("main", &ping)), (0, "1\n1\n1\n".to_owned()));
+    let ping = format!(
+        "ip -6 -o addr show eth0 | grep -c '{six}/'; ping -6 -c 1 -W 20 {gateway} | grep -c 'from'; ip -6 route show default | grep -c {gateway}"
+    );
+    assert_eq!(
+        pod.finish(script("main", &ping)),
+        (0, "1\n1\n1\n".to_owned())
+    );
 }
 
 pub fn port_of_the_host(lab: &Lab) {
@@ -72,7 +77,10 @@ pub fn loopback(lab: &Lab) {
     let devices = command("devices", &["ls", "/sys/class/net"]);
     let (_, devices) = pod.finish(devices);
     let names: Vec<_> = devices.split_whitespace().collect();
-    assert!(names.contains(&"lo") && names.contains(&"eth0"), "{names:?}");
+    assert!(
+        names.contains(&"lo") && names.contains(&"eth0"),
+        "{names:?}"
+    );
 }
 
 /// Waits until a server answers.

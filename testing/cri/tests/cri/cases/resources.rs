@@ -23,7 +23,10 @@ pub fn memory(lab: &Lab) {
 
 pub fn processors(lab: &Lab) {
     let pod = lab.pod();
-    let mut config = script("main", &format!("{PROCESSORS}; grep Cpus_allowed_list /proc/self/status | cut -f 2"));
+    let mut config = script(
+        "main",
+        &format!("{PROCESSORS}; grep Cpus_allowed_list /proc/self/status | cut -f 2"),
+    );
     config.linux.get_or_insert_default().resources = Some(LinuxContainerResources {
         cpu_quota: 50_000,
         cpu_period: 100_000,

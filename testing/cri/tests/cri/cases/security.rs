@@ -17,14 +17,20 @@ fn with(kind: ProfileType, reference: &str) -> SecurityProfile {
 
 pub fn user_and_groups(lab: &Lab) {
     let pod = lab.pod();
-    let mut config = script("main", "id -u; id -g; id -G; touch /root/x 2>/dev/null || echo no");
+    let mut config = script(
+        "main",
+        "id -u; id -g; id -G; touch /root/x 2>/dev/null || echo no",
+    );
     let own = security(&mut config);
     own.run_as_user = Some(Int64Value { value: 1234 });
     own.run_as_group = Some(Int64Value { value: 5678 });
     own.supplemental_groups = vec![33, 44];
     let (code, seen) = pod.finish(config);
     let lines: Vec<_> = seen.lines().collect();
-    assert_eq!((code, lines[0], lines[1], lines[3]), (0, "1234", "5678", "no"));
+    assert_eq!(
+        (code, lines[0], lines[1], lines[3]),
+        (0, "1234", "5678", "no")
+    );
     let mut groups: Vec<_> = lines[2].split(' ').collect();
     groups.sort_unstable();
     assert_eq!(groups, ["33", "44", "5678"]);
@@ -104,7 +110,10 @@ pub fn filter_of_a_file(lab: &Lab) {
         "syscalls": [{"names": ["mkdir", "mkdirat"], "action": "SCMP_ACT_ERRNO"}]}"#;
     fs::write(&profile, text).expect("a profile");
     let pod = lab.pod();
-    let mut config = script("main", "mkdir /tmp/x 2>/dev/null || echo no; touch /tmp/y && echo yes");
+    let mut config = script(
+        "main",
+        "mkdir /tmp/x 2>/dev/null || echo no; touch /tmp/y && echo yes",
+    );
     let path = profile.to_str().expect("a path");
     security(&mut config).seccomp = Some(with(ProfileType::Localhost, path));
     assert_eq!(pod.finish(config), (0, "no\nyes\n".to_owned()));
@@ -119,7 +128,10 @@ pub fn no_filter(lab: &Lab) {
 
 pub fn read_only_root(lab: &Lab) {
     let pod = lab.pod();
-    let mut config = script("main", "touch /x 2>/dev/null || echo no; touch /dev/shm/x && echo yes");
+    let mut config = script(
+        "main",
+        "touch /x 2>/dev/null || echo no; touch /dev/shm/x && echo yes",
+    );
     security(&mut config).readonly_rootfs = true;
     assert_eq!(pod.finish(config), (0, "no\nyes\n".to_owned()));
 }
@@ -140,7 +152,11 @@ pub fn masked_and_read_only_paths(lab: &Lab) {
         "cat /etc/passwd | wc -c; ls /home | wc -l; touch /var/tmp/x 2>/dev/null || echo no; cat /proc/kcore | head -c 1 | wc -c",
     );
     let own = security(&mut config);
-    own.masked_paths = vec!["/etc/passwd".to_owned(), "/home".to_owned(), "/proc/kcore".to_owned()];
+    own.masked_paths = vec![
+        "/etc/passwd".to_owned(),
+        "/home".to_owned(),
+        "/proc/kcore".to_owned(),
+    ];
     own.readonly_paths = vec!["/var/tmp".to_owned()];
     assert_eq!(pod.finish(config), (0, "0\n0\nno\n0\n".to_owned()));
 }
@@ -159,9 +175,17 @@ pub fn privileged(lab: &Lab) {
     rights.log_path = "rights.log".to_owned();
     let (code, seen) = pod.finish(config);
     let lines: Vec<_> = seen.lines().collect();
-    assert_eq!((code, &lines[..3]), (0, &["0", "mounted", "writable"][..]), "{seen}");
+    assert_eq!(
+        (code, &lines[..3]),
+        (0, &["0", "mounted", "writable"][..]),
+        "{seen}"
+    );
     let own = fs::read_to_string("/proc/sys/kernel/osrelease").expect("a kernel");
-    assert_eq!(lines[3] == own.trim(), !lab.is_machine(), "whose kernel: {seen}");
+    assert_eq!(
+        lines[3] == own.trim(),
+        !lab.is_machine(),
+        "whose kernel: {seen}"
+    );
     assert_ne!(effective(&pod, rights) & SYS_ADMIN, 0);
 }
 

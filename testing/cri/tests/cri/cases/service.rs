@@ -92,7 +92,10 @@ pub fn images(lab: &Lab) {
     let refused = client
         .images(async |mut calls| calls.pull_image(request).await)
         .expect_err("there is no such image");
-    assert!(refused.message().contains("nothing-of-that-name"), "{refused}");
+    assert!(
+        refused.message().contains("nothing-of-that-name"),
+        "{refused}"
+    );
 }
 
 pub fn image_file_system(lab: &Lab) {

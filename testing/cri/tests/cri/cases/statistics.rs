@@ -26,8 +26,8 @@ fn of(lab: &Lab, container: &Container) -> ContainerStats {
 
 /// Nanoseconds of processors, bytes of memory that are in use.
 fn numbers(stats: &ContainerStats) -> (u64, u64) {
-    let cpu = stats.cpu.clone().unwrap_or_default();
-    let memory = stats.memory.clone().unwrap_or_default();
+    let cpu = stats.cpu.unwrap_or_default();
+    let memory = stats.memory.unwrap_or_default();
     (
         cpu.usage_core_nano_seconds.unwrap_or_default().value,
         memory.working_set_bytes.unwrap_or_default().value,
@@ -98,8 +98,8 @@ pub fn of_a_pod(lab: &Lab) {
             .stats
             .and_then(|stats| stats.linux)
             .unwrap_or_default();
-        let cpu = linux.cpu.clone().unwrap_or_default();
-        let memory = linux.memory.clone().unwrap_or_default();
+        let cpu = linux.cpu.unwrap_or_default();
+        let memory = linux.memory.unwrap_or_default();
         let grows = cpu.usage_core_nano_seconds.unwrap_or_default().value > 1_000_000_000
             && memory.working_set_bytes.unwrap_or_default().value > 20_000_000;
         seen = Some(linux);

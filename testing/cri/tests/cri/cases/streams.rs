@@ -1,7 +1,7 @@
 //! What is behind `kubectl exec`, `attach` and `port-forward`.
 
-use cri::v1::{AttachRequest, ExecRequest, PortForwardRequest};
 use cri::Stream;
+use cri::v1::{AttachRequest, ExecRequest, PortForwardRequest};
 use serde_json::Value;
 
 use crate::lab::Lab;
@@ -41,7 +41,10 @@ fn exit_code(stream: &mut Stream) -> i32 {
     if told["status"] == "Success" {
         return 0;
     }
-    let causes = told["details"]["causes"].as_array().cloned().unwrap_or_default();
+    let causes = told["details"]["causes"]
+        .as_array()
+        .cloned()
+        .unwrap_or_default();
     let code = causes.iter().find(|cause| cause["reason"] == "ExitCode");
     let code = code.and_then(|cause| cause["message"].as_str()?.parse().ok());
     code.unwrap_or_else(|| panic!("no exit code: {told}"))
@@ -72,7 +75,9 @@ pub fn exec_with_stdin(lab: &Lab) {
     };
     let mut stream = exec(lab, &container, "read a; echo \"<$a>\"; head -c 5", &wanted);
     stream.send(Stream::STDIN, b"a line\n").expect("sent");
-    stream.expect(Stream::STDOUT, "<a line>\n").expect("an echo");
+    stream
+        .expect(Stream::STDOUT, "<a line>\n")
+        .expect("an echo");
     stream.send(Stream::STDIN, b"12345").expect("sent");
     assert_eq!(exit_code(&mut stream), 0);
     assert_eq!(stream.received(Stream::STDOUT), b"<a line>\n12345");
@@ -87,7 +92,9 @@ pub fn exec_with_a_terminal(lab: &Lab) {
     };
     let ask = "tty; while read line; do case $line in size) stty size;; end) exit 4;; esac; done";
     let mut stream = exec(lab, &container, ask, &wanted);
-    stream.expect(Stream::STDOUT, "/dev/pts/").expect("a terminal");
+    stream
+        .expect(Stream::STDOUT, "/dev/pts/")
+        .expect("a terminal");
     let mut sized = String::new();
     // Sizes travel apart from what is typed.
     for _ in 0..50 {
@@ -97,7 +104,9 @@ pub fn exec_with_a_terminal(lab: &Lab) {
         stream.send(Stream::STDIN, b"size\n").expect("sent");
         let seen = sized.matches('\n').count();
         loop {
-            sized = stream.expect(Stream::STDOUT, "size\r\n").expect("an answer");
+            sized = stream
+                .expect(Stream::STDOUT, "size\r\n")
+                .expect("an answer");
             if sized.matches('\n').count() >= seen + 2 || sized.contains("37 91") {
                 break;
             }
@@ -149,13 +158,18 @@ pub fn attach_to_output(lab: &Lab) {
 
 pub fn attach_to_stdin(lab: &Lab) {
     let pod = lab.pod();
-    let mut config = script("main", "while read a; do echo \"<$a>\"; done; echo over; exit 2");
+    let mut config = script(
+        "main",
+        "while read a; do echo \"<$a>\"; done; echo over; exit 2",
+    );
     config.stdin = true;
     config.stdin_once = true;
     let container = pod.run(config);
     let mut stream = attach(lab, &container, true);
     stream.send(Stream::STDIN, b"a line\n").expect("sent");
-    stream.expect(Stream::STDOUT, "<a line>\n").expect("an echo");
+    stream
+        .expect(Stream::STDOUT, "<a line>\n")
+        .expect("an echo");
     // The only one who attaches goes, so that stdin ends.
     drop(stream);
     assert_eq!(container.wait().exit_code, 2);
