@@ -13,6 +13,7 @@ use cri::v1::{ImageSpec, PullImageRequest, StatusRequest, VersionRequest};
 use harness::{Cofferdam, Registry, wait_until};
 use rustix::process::{Pid, Signal, kill_process};
 
+use crate::lab::end_groups;
 use crate::{images, namespaces};
 
 /// Longer than a start takes here.
@@ -213,7 +214,7 @@ impl Drop for Engine {
     fn drop(&mut self) {
         let folder = self.cofferdam.folder();
         if let Some(name) = folder.file_name() {
-            let _busy = crate::lab::remove_groups(&name.to_string_lossy());
+            end_groups(&name.to_string_lossy());
         }
         if let Ok(mut daemon) = self.daemon.lock() {
             let pid = Pid::from_raw(daemon.id().cast_signed()).expect("a pid");
