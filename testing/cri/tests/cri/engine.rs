@@ -1,8 +1,7 @@
 //! containerd with its CRI plugin, folders, socket and network of its own.
 
 use std::env;
-use std::fs::{self, File, Permissions};
-use std::os::unix::fs::{PermissionsExt, symlink};
+use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Mutex;
@@ -86,7 +85,6 @@ impl Engine {
             registry.push(&layout, name);
         }
         network(folder, number);
-        network_without_interfaces(folder);
         let config = configuration(&cofferdam, &registry.address);
         fs::write(folder.join("containerd.toml"), config).expect("a configuration");
         let daemon = spawn(release, &cofferdam)?;
@@ -287,38 +285,6 @@ fn network(folder: &Path, number: u8) {
     fs::write(configured.join("10-pods.conflist"), list.to_string()).expect("a network");
 }
 
-/// Leaves a pod's namespace with nothing but loopback, and says that it made an interface, without which containerd takes
-/// no pod: guests of ours have no other network yet.
-const LOOPBACK_ONLY: &str = r#"#!/bin/sh
-cat >/dev/null
-case $CNI_COMMAND in
-VERSION) echo '{"cniVersion":"0.4.0","supportedVersions":["0.3.1","0.4.0"]}' ;;
-ADD)
-	printf '{"cniVersion":"0.4.0","interfaces":[{"name":"%s","sandbox":"%s"}],"ips":[{"version":"4","interface":0,"address":"10.133.%s.%s/32"}]}\n' "$CNI_IFNAME" "$CNI_NETNS" $((128 + $$ / 250 % 120)) $(($$ % 250 + 1))
-	;;
-esac
-"#;
-
-/// Another network beside, for handlers that are told of it.
-fn network_without_interfaces(folder: &Path) {
-    let plugins = folder.join("cni");
-    fs::create_dir_all(&plugins).expect("a folder");
-    for plugin in fs::read_dir(PLUGINS).expect("CNI's plugins").flatten() {
-        symlink(plugin.path(), plugins.join(plugin.file_name())).expect("a link");
-    }
-    let own = plugins.join("loopback-only");
-    fs::write(&own, LOOPBACK_ONLY).expect("a plugin");
-    fs::set_permissions(&own, Permissions::from_mode(0o755)).expect("a plugin");
-    let configured = folder.join("loopback.d");
-    fs::create_dir_all(&configured).expect("a folder");
-    let list = serde_json::json!({
-        "cniVersion": "0.4.0",
-        "name": "none",
-        "plugins": [{ "type": "loopback-only" }],
-    });
-    fs::write(configured.join("10-none.conflist"), list.to_string()).expect("a network");
-}
-
 fn configuration(cofferdam: &Cofferdam, registry: &str) -> String {
     let folder = cofferdam.folder();
     let cri = "plugins.\"io.containerd.grpc.v1.cri\"";
@@ -338,7 +304,7 @@ tolerate_missing_hugetlb_controller = true
 stream_server_address = "127.0.0.1"
 stream_server_port = "0"
 [{cri}.cni]
-bin_dir = {plugins:?}
+bin_dir = "{PLUGINS}"
 conf_dir = {network:?}
 [{cri}.containerd]
 snapshotter = "overlayfs"
@@ -349,15 +315,12 @@ runtime_type = "io.containerd.runc.v2"
 runtime_type = "io.containerd.cofferdam.v2"
 privileged_without_host_devices = true
 pod_annotations = ["io.cofferdam.*"]
-cni_conf_dir = {none:?}
 "#,
         root = folder.join("root"),
         state = folder.join("run"),
         socket = folder.join("c.sock"),
         opt = folder.join("opt"),
         network = folder.join("net.d"),
-        plugins = folder.join("cni"),
-        none = folder.join("loopback.d"),
         pause = images::PAUSE,
     )
 }
