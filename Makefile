@@ -26,6 +26,7 @@ build: deps-build
 # cases, and on ours.
 test: deps build
 	$(CARGO) xtask images
+	$(CARGO) xtask engines --optional
 	$(CARGO) test --locked --workspace
 	$(MAKE) conformance
 

@@ -6,6 +6,7 @@
 mod command;
 mod digest;
 mod docs;
+mod engines;
 mod images;
 mod initramfs;
 mod kernel;
@@ -15,6 +16,7 @@ mod policy;
 mod prefix;
 mod progress;
 mod store;
+mod suite;
 
 use std::process::ExitCode;
 
@@ -41,6 +43,8 @@ enum Command {
     Initramfs,
     /// Build the container images that the tests use, or take them from the cache.
     Images(images::Options),
+    /// Fetch engines that are newer than this Debian's, for the tests, or take them from the cache.
+    Engines(engines::Options),
     /// Write the command line reference, manual pages and completions from the program's own definition.
     Docs(docs::Options),
     /// Check that dependencies between the workspace's packages point downwards only.
@@ -66,6 +70,7 @@ fn dispatch(arguments: &Arguments) -> Result<()> {
         Command::Kernel(options) => kernel::install(&places, options),
         Command::Initramfs => initramfs::install(&places),
         Command::Images(options) => images::install(&places, options),
+        Command::Engines(options) => engines::install(&places, options),
         Command::Docs(options) => docs::generate(&places, options),
         Command::Layers => policy::layers::check(&places),
         Command::Licenses => policy::dependencies::check(&places),

@@ -19,7 +19,7 @@ mod terminal;
 pub use cofferdam::Cofferdam;
 pub use namespaces::{Frames, Namespaces};
 pub use outcome::{Outcome, Running, finish, start};
-pub use prefix::{Prefix, image};
+pub use prefix::{Prefix, engine, image};
 pub use processes::{Actors, descendant, is_alive, wait_until};
 pub use registry::Registry;
 pub use terminal::Terminal;

@@ -72,6 +72,22 @@ pub fn image(name: &str) -> Result<PathBuf, String> {
     }
 }
 
+/// An engine that is newer than this machine's, unpacked in the build directory, e.g. `containerd`.
+///
+/// # Errors
+/// A sentence that says how to get it.
+pub fn engine(name: &str) -> Result<PathBuf, String> {
+    let path = target().join("engines").join(name);
+    if path.exists() {
+        Ok(path)
+    } else {
+        Err(format!(
+            "{} is missing: `cargo xtask engines` fetches it",
+            path.display()
+        ))
+    }
+}
+
 fn target() -> PathBuf {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
     let target = match env::var_os("CARGO_TARGET_DIR") {

@@ -1,7 +1,4 @@
 //! Debian's kernel source package, read from a suite of our own choice.
-//!
-//! The suite is read with its own sources list and its own list folder, so that the machine's
-//! package sources stay as they are. apt checks the archive's signature and the package's digest.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -12,11 +9,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::command;
 use crate::digest;
-use crate::mirror;
 use crate::store::{Locked, Store};
+use crate::suite::Suite;
 
 const PACKAGE: &str = "linux-source-6.12";
-const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
 
 /// Suites that carry the package, the preferred one first.
 const SUITES: [&str; 2] = ["bookworm-backports", "trixie"];
@@ -69,7 +65,8 @@ pub fn known(store: &Store) -> Result<Option<Source>> {
 pub fn newest(store: &Locked) -> Result<Source> {
     let mut failures = Vec::new();
     for suite in SUITES {
-        match Archive::open(store, suite).and_then(|archive| archive.candidate()) {
+        let folder = store.directory().join("apt");
+        match Suite::open(&folder, suite).and_then(|suite| suite.candidate(PACKAGE)) {
             Ok(version) => {
                 let known = known(store)?.filter(|known| known.version == version);
                 return Ok(known.unwrap_or(Source {
@@ -105,21 +102,11 @@ pub fn fetch(store: &Locked, source: &Source) -> Result<PathBuf> {
     }
     eprintln!("fetching {PACKAGE} {} (about 150 MB)", source.version);
     let stage = store.stage()?;
-    command::run(
-        Archive::of(store, &source.suite)
-            .apt("apt-get")
-            .arg("--quiet=2")
-            .arg("download")
-            .arg(format!("{PACKAGE}={}", source.version))
-            .current_dir(stage.path()),
+    let fetched = Suite::of(&store.directory().join("apt"), &source.suite).download(
+        PACKAGE,
+        &source.version,
+        stage.path(),
     )?;
-    let mut fetched = None;
-    for entry in fs::read_dir(stage.path()).context("read the fetched package's folder")? {
-        fetched = Some(entry.context("read the fetched package's folder")?.path());
-    }
-    let Some(fetched) = fetched else {
-        bail!("apt-get fetched no package");
-    };
     let sha256 =
         digest::of_file(&fetched).with_context(|| format!("read {}", fetched.display()))?;
     fs::rename(&fetched, &package).with_context(|| format!("write {}", package.display()))?;
@@ -176,80 +163,4 @@ fn intact(package: &Path, source: &Source) -> Result<bool> {
     }
     let found = digest::of_file(package).with_context(|| format!("read {}", package.display()))?;
     Ok(found == *expected)
-}
-
-/// A suite, seen through apt with folders of its own.
-struct Archive {
-    list: PathBuf,
-    lists: PathBuf,
-    cache: PathBuf,
-}
-
-impl Archive {
-    fn of(store: &Store, suite: &str) -> Self {
-        let directory = store.directory().join("apt").join(suite);
-        Self {
-            list: directory.join("sources.list"),
-            lists: directory.join("lists"),
-            cache: directory.join("cache"),
-        }
-    }
-
-    /// Reads the suite's present package list.
-    fn open(store: &Store, suite: &str) -> Result<Self> {
-        let archive = Self::of(store, suite);
-        for directory in [
-            archive.lists.join("partial"),
-            archive.cache.join("archives/partial"),
-        ] {
-            fs::create_dir_all(&directory)
-                .with_context(|| format!("create {}", directory.display()))?;
-        }
-        let mirror = mirror::debian();
-        fs::write(
-            &archive.list,
-            format!("deb [signed-by={KEYRING}] {mirror} {suite} main\n"),
-        )
-        .with_context(|| format!("write {}", archive.list.display()))?;
-        command::output(
-            archive
-                .apt("apt-get")
-                .arg("--quiet=2")
-                .args(["-o", "APT::Update::Error-Mode=any"])
-                .arg("update"),
-        )?;
-        Ok(archive)
-    }
-
-    fn candidate(&self) -> Result<String> {
-        let offers = command::text(self.apt("apt-cache").arg("madison").arg(PACKAGE))?;
-        // package | version | origin, the newest first
-        let version = offers
-            .lines()
-            .next()
-            .and_then(|line| line.split('|').nth(1))
-            .map(str::trim);
-        version
-            .map(str::to_owned)
-            .with_context(|| format!("no package {PACKAGE}"))
-    }
-
-    fn apt(&self, program: &str) -> Command {
-        let mut command = Command::new(program);
-        command.env("LC_ALL", "C");
-        let option = |name: &str, value: &Path| format!("{name}={}", value.display());
-        for setting in [
-            option("Dir::Etc::sourcelist", &self.list),
-            option("Dir::State::lists", &self.lists),
-            option("Dir::Cache", &self.cache),
-            "Dir::Etc::sourceparts=-".to_owned(),
-            "Acquire::Retries=3".to_owned(),
-            "Acquire::http::Timeout=60".to_owned(),
-            // The cache may lie in a home folder that apt's own user cannot enter.
-            "APT::Sandbox::User=root".to_owned(),
-        ] {
-            command.args(["-o", &setting]);
-        }
-        command
-    }
 }

@@ -3,6 +3,5 @@
 //! Every case runs with `runc` first: that proves the case. What it observes has to be the same then.
 
 mod containerd;
-mod cri;
 mod podman;
 mod runtime;
