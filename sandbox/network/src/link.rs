@@ -46,6 +46,40 @@ pub(crate) fn silence(socket: &mut Socket, index: u32) -> io::Result<()> {
     }
 }
 
+/// What stands in the alias of a tap: whose it is.
+fn alias(owner: u32) -> String {
+    format!("cofferdam {owner}")
+}
+
+/// Notes on a tap which process it belongs to.
+pub(crate) fn sign(socket: &mut Socket, index: u32, owner: u32) -> io::Result<()> {
+    let message = Message::new(libc::RTM_NEWLINK, 0, &fixed(index, 0, 0));
+    socket.request(message.with_text(libc::IFLA_IFALIAS, &alias(owner)))
+}
+
+/// The taps that belong to a process.
+pub(crate) fn signed(socket: &mut Socket, owner: u32) -> io::Result<Vec<u32>> {
+    let wanted = alias(owner);
+    Ok(socket
+        .dump(&Message::new(libc::RTM_GETLINK, 0, &[0; 16]))?
+        .iter()
+        .filter_map(|link| {
+            let (fixed, attributes) = link.split::<16>()?;
+            let is_wanted = attributes.find_text(libc::IFLA_IFALIAS)? == wanted;
+            is_wanted.then(|| u32::from_ne_bytes([fixed[4], fixed[5], fixed[6], fixed[7]]))
+        })
+        .collect())
+}
+
+/// Removes an interface. A tap goes by itself with its last descriptor, but the kernel may hold that for a moment after
+/// its process has ended.
+pub(crate) fn remove(socket: &mut Socket, index: u32) -> io::Result<()> {
+    match socket.request(Message::new(libc::RTM_DELLINK, 0, &fixed(index, 0, 0))) {
+        Err(error) if error.raw_os_error() == Some(libc::ENODEV) => Ok(()),
+        done => done,
+    }
+}
+
 /// Sets the size of packets and switches it on.
 pub(crate) fn raise(socket: &mut Socket, index: u32, mtu: u32) -> io::Result<()> {
     let message =

@@ -143,6 +143,7 @@ impl Network {
                 mac,
                 wired: None,
             });
+            link::sign(&mut network.socket, tap, std::process::id()).map_err(failed())?;
             link::silence(&mut network.socket, tap).map_err(failed())?;
             control::open_ingress(&mut network.socket, tap).map_err(failed())?;
             control::set_filter(
@@ -246,6 +247,9 @@ impl Drop for Network {
     fn drop(&mut self) {
         for card in &mut self.cards {
             card.unplug(&mut self.socket);
+            if let Err(error) = link::remove(&mut self.socket, card.tap) {
+                tracing::debug!(%error, "a tap is left to go by itself");
+            }
         }
     }
 }
@@ -349,6 +353,9 @@ pub fn sweep(namespace: &Namespace, owner: u32) -> Result<(), NetworkError> {
             if wire.is_some_and(|wire| wire.owner == owner) {
                 control::clear(&mut socket, index).map_err(failed())?;
             }
+        }
+        for tap in link::signed(&mut socket, owner).map_err(failed())? {
+            link::remove(&mut socket, tap).map_err(failed())?;
         }
         Ok(())
     })
