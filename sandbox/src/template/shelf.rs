@@ -234,7 +234,7 @@ impl Shelf {
 
     /// Remembers why there is no template.
     pub(super) fn note_failure(&self, key: &Key, reason: &str) {
-        let end = reason.floor_char_boundary(REASON);
+        let reason: String = reason.chars().take(REASON).collect();
         let path = self.failure(key);
         let written = OpenOptions::new()
             .write(true)
@@ -242,7 +242,7 @@ impl Shelf {
             .truncate(true)
             .mode(0o600)
             .open(&path)
-            .and_then(|mut file| io::Write::write_all(&mut file, &reason.as_bytes()[..end]));
+            .and_then(|mut file| io::Write::write_all(&mut file, reason.as_bytes()));
         if let Err(error) = written {
             tracing::warn!(%error, "a failed template is not noted");
         }

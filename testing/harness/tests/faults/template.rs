@@ -126,16 +126,18 @@ fn the_first_start_has_a_template_made_for_the_next() {
     assert_eq!(template(&cofferdam), None);
 }
 
+/// Damages a file of this length.
+type Damage = fn(&File, u64);
+
 #[test]
 fn a_damaged_template_means_a_boot_and_another_template() {
     let Some(cofferdam) = installation() else {
         return;
     };
-    let cut = |file: &File, length: u64| file.set_len(length / 2).expect("cut off");
-    let head = |file: &File, _| file.write_all_at(b"\xff", 60).expect("damaged");
-    let empty = |file: &File, _| file.set_len(0).expect("emptied");
-    let damages: [&dyn Fn(&File, u64); 3] = [&cut, &head, &empty];
-    for damage in damages {
+    let cut: Damage = |file, length| file.set_len(length / 2).expect("cut off");
+    let head: Damage = |file, _| file.write_all_at(b"\xff", 60).expect("damaged");
+    let empty: Damage = |file, _| file.set_len(0).expect("emptied");
+    for damage in [cut, head, empty] {
         let path = made(&cofferdam);
         let file = File::options().write(true).open(&path).expect("it opens");
         damage(&file, file.metadata().expect("metadata").len());
