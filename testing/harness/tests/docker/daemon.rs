@@ -78,11 +78,14 @@ impl Daemon {
                 archive.display()
             );
         }
-        // Short names are looked up in a registry's name space, and images of tests have none.
-        for name in ["busybox", "debian"] {
-            let from = format!("localhost/{name}:latest");
-            let tagged = daemon.client(&["tag", &from, name]).output();
-            assert!(tagged.is_ok_and(|done| done.status.success()), "no {from}");
+        // Without a registry's name, as people write them.
+        for (from, to) in [("busybox:latest", "busybox"), ("debian:bookworm", "debian")] {
+            let from = format!("localhost/{from}");
+            let tagged = daemon.client(&["tag", &from, to]).output();
+            assert!(
+                tagged.as_ref().is_ok_and(|done| done.status.success()),
+                "{tagged:?}"
+            );
         }
         Ok(daemon)
     }

@@ -28,11 +28,6 @@ impl<'a> Docker<'a> {
         }
     }
 
-    /// The daemon behind it.
-    pub fn daemon(&self) -> &Daemon {
-        self.daemon
-    }
-
     /// A container's, volume's or image's name that only this case uses.
     pub fn name(&self, name: &str) -> String {
         format!("{}-{name}", self.case)
