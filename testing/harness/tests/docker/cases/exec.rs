@@ -99,11 +99,8 @@ pub fn many_times(docker: &Docker) -> Verdict {
         .map(|done| (done.code, done.stdout))
         .collect();
     // Nothing of them is left in it.
-    observed((
-        seen,
-        ended,
-        docker.ok(&["exec", &name, "sh", "-c", "ps | grep -c sleep"]),
-    ))
+    let left = "ps -o args | grep -v -e ps -e grep";
+    observed((seen, ended, docker.ok(&["exec", &name, "sh", "-c", left])))
 }
 
 pub fn confined_as_the_container_is(docker: &Docker) -> Verdict {

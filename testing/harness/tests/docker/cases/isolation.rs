@@ -16,7 +16,7 @@ pub fn refused(docker: &Docker, options: &[&str], words: &str) -> Verdict {
     let done = docker.run(&args);
     if docker.runtime == Runtime::Runc {
         assert_eq!((done.code, done.stdout.as_str()), (0, "ran\n"), "{done:?}");
-        return observed("ran");
+        return observed(done.stdout);
     }
     if done.code == 0 {
         return observed(done.stdout);

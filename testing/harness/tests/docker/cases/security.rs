@@ -82,7 +82,10 @@ pub fn open_file_limits(docker: &Docker) -> Verdict {
         "--ulimit",
         "nproc=500",
     ];
-    observed(docker.sh(&options, "ulimit -n; ulimit -Hn; ulimit -c; ulimit -p"))
+    observed(docker.sh(
+        &options,
+        "ulimit -n; ulimit -Hn; ulimit -c; grep processes /proc/self/limits",
+    ))
 }
 
 pub fn sysctls(docker: &Docker) -> Verdict {
@@ -124,7 +127,7 @@ pub fn privileged(docker: &Docker) -> Verdict {
         return observed("privileged in its own kernel");
     }
     assert_eq!(done.code, 0, "{done:?}");
-    for shown in ["000001ffffffffff", "Seccomp:\t0", "mounted", "\n5\n"] {
+    for shown in ["fffffffff\n", "Seccomp:\t0", "mounted", "\n5\n"] {
         assert!(done.stdout.contains(shown), "{shown}: {done:?}");
     }
     let host = fs::read_to_string("/proc/sys/kernel/panic").expect("a number");
