@@ -120,7 +120,7 @@ pub fn device_rules(docker: &Docker) -> Verdict {
 }
 
 pub fn privileged(docker: &Docker) -> Verdict {
-    let script = "grep CapEff /proc/self/status; grep Seccomp: /proc/self/status; mount -t tmpfs none /mnt && echo mounted; echo 5 > /proc/sys/kernel/panic && cat /proc/sys/kernel/panic; ls /dev/null";
+    let script = "grep CapEff /proc/self/status; grep Seccomp: /proc/self/status; mkdir /m; mount -t tmpfs none /m && echo mounted; echo 5 > /proc/sys/kernel/panic && cat /proc/sys/kernel/panic; ls /dev/null";
     let done = docker.try_sh(&["--privileged"], script);
     if docker.runtime == Runtime::Runc {
         // It would change the host; and where the host lacks a capability, runc cannot.

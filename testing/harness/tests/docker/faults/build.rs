@@ -10,8 +10,8 @@ const DOCKERFILE: &str = "FROM busybox
 ARG WORD
 COPY given /given
 RUN cat /given > /built && echo $WORD >> /built
-RUN adduser -D -H builder && chown builder /built
-USER builder
+RUN chown 1000 /built && uname -r > /kernel
+USER 1000
 CMD [\"cat\", \"/built\"]
 ";
 
@@ -44,8 +44,12 @@ pub fn images_are_built() {
         ]);
         built.push((
             docker.ok(&["run", "--rm", &image]),
-            docker.ok(&["run", "--rm", &image, "stat", "-c", "%U %a", "/built"]),
+            docker.ok(&["run", "--rm", &image, "stat", "-c", "%u %a", "/built"]),
         ));
+        // The kernel that it was built on.
+        let kernel = docker.ok(&["run", "--rm", &image, "cat", "/kernel"]);
+        let host = fs::read_to_string("/proc/sys/kernel/osrelease").expect("a release");
+        assert_eq!(kernel == host, runtime == Runtime::Runc, "{kernel}");
         docker.leaves_nothing();
         daemon.leaves_nothing().expect("nothing left");
     }
