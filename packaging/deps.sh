@@ -34,6 +34,7 @@ containernetworking-plugins /usr/lib/cni/bridge
 containerd          containerd
 crun                crun
 debootstrap         debootstrap
+docker.io           dockerd
 docker-registry     docker-registry
 e2fsprogs           mkfs.ext4
 iperf3              iperf3

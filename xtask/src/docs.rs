@@ -1,4 +1,5 @@
-//! What is generated of the command line's definition: `docs/cli.md`, manual pages and completions.
+//! What is generated: `docs/cli.md`, manual pages and completions of the command line's definition, `docs/compatibility.md` of
+//! the list of cases.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -8,9 +9,9 @@ use std::process::Command;
 use anyhow::{Context, Result, bail};
 use clap::Args;
 
-use crate::command;
 use crate::places::Places;
 use crate::prefix::place_bytes;
+use crate::{command, compatibility};
 
 /// What to do with the generated files.
 #[derive(Args)]
@@ -27,6 +28,7 @@ const FOLDERS: [(&str, &str); 2] = [
 ];
 /// A generated file among others.
 const REFERENCE: (&str, &str) = ("cli.md", "docs/cli.md");
+const COMPATIBILITY: &str = "docs/compatibility.md";
 
 /// Generates the files, or compares them with those in the tree.
 pub fn generate(places: &Places, options: &Options) -> Result<()> {
@@ -42,6 +44,7 @@ pub fn generate(places: &Places, options: &Options) -> Result<()> {
     let mut wanted = BTreeMap::new();
     let (from, to) = REFERENCE;
     wanted.insert(PathBuf::from(to), read(&output.path().join(from))?);
+    wanted.insert(COMPATIBILITY.into(), compatibility::document(places)?);
     let mut present = Vec::new();
     for (from, to) in FOLDERS {
         for name in names(&output.path().join(from))? {
@@ -92,7 +95,7 @@ fn compare(
         .map(|path| path.display().to_string())
         .collect();
     bail!(
-        "not up to date with the command line's definition: {} (`cargo xtask docs` writes them)",
+        "not up to date with what they are made of: {} (`cargo xtask docs` writes them)",
         list.join(", ")
     )
 }

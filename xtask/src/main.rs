@@ -4,6 +4,7 @@
 //! `${COFFERDAM_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/cofferdam}`, under the hash of its inputs.
 
 mod command;
+mod compatibility;
 mod digest;
 mod docs;
 mod engines;

@@ -7,9 +7,8 @@ use std::path::{Path, PathBuf};
 
 use oci_spec::runtime::{Linux, LinuxNamespaceType, LinuxSeccompAction, Mount, Process, Spec};
 
-use super::apparmor;
 use super::namespaces::{Neighbours, Owner};
-use super::network;
+use super::{apparmor, devices, network, resources};
 
 /// Why a container of this spec cannot be made.
 #[derive(Debug, thiserror::Error)]
@@ -48,20 +47,6 @@ pub(super) fn unsupported(what: impl Into<String>, why: impl Into<String>) -> Sp
         why: why.into(),
     }
 }
-
-/// Character devices that the guest has as any Linux has them: (major, minor).
-const GUEST_DEVICES: [(i64, i64); 10] = [
-    (1, 3),
-    (1, 5),
-    (1, 7),
-    (1, 8),
-    (1, 9),
-    (5, 0),
-    (5, 1),
-    (5, 2),
-    (10, 200),
-    (10, 229),
-];
 
 /// File systems that the guest mounts for a container.
 const GUEST_FILE_SYSTEMS: [&str; 8] = [
@@ -307,21 +292,9 @@ pub(crate) fn guest_device(path: &Path) -> Option<&'static str> {
 
 fn check_linux(linux: &Linux, neighbours: &Neighbours) -> Result<(), SpecError> {
     check_namespaces(linux, neighbours)?;
-    for device in linux.devices().iter().flatten() {
-        if !GUEST_DEVICES.contains(&(device.major(), device.minor()))
-            || device.typ().as_str() == "b"
-        {
-            return Err(unsupported(
-                format!(
-                    "linux.devices {} ({} {}:{})",
-                    device.path().display(),
-                    device.typ().as_str(),
-                    device.major(),
-                    device.minor()
-                ),
-                "devices of the host are not passed through",
-            ));
-        }
+    devices::check(linux)?;
+    if let Some(resources) = linux.resources() {
+        resources::check(resources)?;
     }
     if linux.intel_rdt().is_some() {
         return Err(unsupported(

@@ -2,9 +2,11 @@
 
 mod apparmor;
 mod check;
+mod devices;
 mod load;
 mod namespaces;
 mod network;
+mod resources;
 mod rewrite;
 mod shm;
 mod size;

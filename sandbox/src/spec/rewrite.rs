@@ -7,10 +7,9 @@ use oci_spec::runtime::{HooksBuilder, LinuxNamespace, LinuxNamespaceType, Spec};
 use sandbox_share::{Entry, EntryKind};
 
 use crate::id::ContainerId;
-use crate::spec::apparmor;
 use crate::spec::check::{SpecError, guest_device, is_bind};
 use crate::spec::namespaces::{Neighbours, OF_CONTAINER, Owner};
-use crate::spec::shm;
+use crate::spec::{apparmor, devices, shm};
 
 /// Where a container's root file system comes from.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -146,6 +145,7 @@ pub fn rewrite_with(
         }
         linux.set_namespaces(Some(namespaces));
         linux.set_cgroups_path(Some(Path::new("/").join(share)));
+        devices::keep_guests(&mut linux);
         spec.set_linux(Some(linux));
     }
     Ok(GuestSpec { spec, entries })

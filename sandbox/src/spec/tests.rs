@@ -143,6 +143,63 @@ fn the_hosts_network_is_refused() {
 }
 
 #[test]
+fn limits_that_the_guest_cannot_keep_are_refused() {
+    let device = json!([{ "major": 8, "minor": 0, "rate": 1_048_576 }]);
+    for (resources, named) in [
+        (
+            json!({ "memory": { "disableOOMKiller": true } }),
+            "disableOOMKiller",
+        ),
+        (
+            json!({ "blockIO": { "throttleReadBpsDevice": device } }),
+            "throttleReadBpsDevice",
+        ),
+        (
+            json!({ "blockIO": { "throttleWriteIOPSDevice": device } }),
+            "throttleWriteIOPSDevice",
+        ),
+    ] {
+        let spec = with("/linux/resources", resources);
+        let error = checked(&spec, bundle().path()).unwrap_err().to_string();
+        assert!(error.contains(named), "{error}");
+    }
+    let kept = json!({ "memory": { "disableOOMKiller": false }, "blockIO": { "weight": 300, "throttleReadBpsDevice": [] } });
+    checked(&with("/linux/resources", kept), bundle().path()).unwrap();
+}
+
+#[test]
+fn a_privileged_container_gets_the_devices_of_its_machine() {
+    let folder = bundle();
+    let devices = json!([
+        { "path": "/dev/fuse", "type": "c", "major": 10, "minor": 229 },
+        { "path": "/dev/sda", "type": "b", "major": 8, "minor": 0 },
+        { "path": "/dev/kvm", "type": "c", "major": 10, "minor": 232 },
+    ]);
+    let mut spec = with("/linux/devices", devices);
+    spec["linux"]["resources"] = json!({ "devices": [{ "allow": false, "access": "rwm" }] });
+    let error = checked(&spec, folder.path()).unwrap_err().to_string();
+    assert!(error.contains("/dev/sda"), "{error}");
+    spec["linux"]["resources"] = json!({ "devices": [{ "allow": true, "access": "rwm" }] });
+    checked(&spec, folder.path()).unwrap();
+    let spec: Spec = serde_json::from_value(spec).unwrap();
+    let id = ContainerId::new("c1").unwrap();
+    let guest = rewrite(&id, &spec, folder.path(), &Rootfs::Bundle).unwrap();
+    let devices = guest
+        .spec
+        .linux()
+        .as_ref()
+        .unwrap()
+        .devices()
+        .clone()
+        .unwrap();
+    let paths: Vec<_> = devices
+        .iter()
+        .map(|device| device.path().as_path())
+        .collect();
+    assert_eq!(paths, [Path::new("/dev/fuse")]);
+}
+
+#[test]
 fn paths_become_those_of_the_guest() {
     let folder = bundle();
     let mut spec = with(

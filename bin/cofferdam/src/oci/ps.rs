@@ -1,4 +1,5 @@
-//! `ps ID`: the processes of a container, with the guest's pids.
+//! `ps ID`: the processes of a container. The table is for people and has the guest's pids. The list in JSON is for
+//! engines, which look its pids up on the host (`docker top`): a pid of the guest is somebody else's there.
 
 use std::process::ExitCode;
 use std::time::{Duration, UNIX_EPOCH};
@@ -12,16 +13,15 @@ use crate::oci::list::table;
 
 /// Runs the command.
 pub fn run(context: &Context, id: &str, format: ListFormat) -> Result<ExitCode> {
-    let reply = context
-        .find(id)?
-        .request("listing processes", &Request::Processes)?;
+    let mut client = context.find(id)?;
+    let reply = client.request("listing processes", &Request::Processes)?;
     let Reply::Processes(processes) = reply else {
         bail!("unexpected answer of the driver: {reply:?}")
     };
     match format {
         ListFormat::Json => {
-            let pids: Vec<_> = processes.iter().map(|process| process.pid).collect();
-            println!("{}", serde_json::to_string(&pids)?);
+            let init = client.record().init.iter().map(|init| init.pid);
+            println!("{}", serde_json::to_string(&init.collect::<Vec<_>>())?);
         }
         ListFormat::Table => {
             let rows = processes.into_iter().map(|process| {

@@ -1,0 +1,53 @@
+//! What the checked-in list says of each case.
+
+use std::collections::BTreeMap;
+use std::sync::LazyLock;
+
+use serde::Deserialize;
+
+/// The list that `docs/compatibility.md` is generated from.
+static LIST: LazyLock<List> = LazyLock::new(|| {
+    toml::from_str(include_str!("../../../compatibility.toml")).expect("a list of cases")
+});
+
+#[derive(Deserialize)]
+struct List {
+    docker: Engine,
+}
+
+#[derive(Deserialize)]
+struct Engine {
+    cases: BTreeMap<String, String>,
+    refused: BTreeMap<String, String>,
+    fails: BTreeMap<String, String>,
+}
+
+/// What has to come of a case with ours.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// The same as with runc.
+    Works,
+    /// A refusal.
+    Refused,
+    /// Something else than with runc: a known fault.
+    Fails,
+}
+
+/// What the list says.
+///
+/// # Panics
+/// When it does not name the case.
+pub fn outcome(name: &str) -> Outcome {
+    let docker = &LIST.docker;
+    assert!(
+        docker.cases.contains_key(name),
+        "{name} is not in testing/compatibility.toml"
+    );
+    if docker.refused.contains_key(name) {
+        Outcome::Refused
+    } else if docker.fails.contains_key(name) {
+        Outcome::Fails
+    } else {
+        Outcome::Works
+    }
+}

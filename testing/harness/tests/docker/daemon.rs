@@ -1,0 +1,327 @@
+//! dockerd and containerd with folders, sockets, mounts and a network of their own.
+
+use std::ffi::OsString;
+use std::fs::{self, File};
+use std::io::{BufRead, BufReader, Read};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdin, Command, Stdio};
+use std::sync::Mutex;
+use std::time::Duration;
+
+use harness::{Cofferdam, image, wait_until};
+use rustix::process::{Pid, Signal, kill_process};
+
+/// Longer than anything takes here, on a loaded machine that emulates processors.
+pub const LIMIT: Duration = Duration::from_secs(240);
+
+/// Debian's client: another one may come first in the path.
+pub const CLIENT: &str = "/usr/bin/docker";
+
+/// How a daemon is set up.
+#[derive(Debug, Default)]
+pub struct Options {
+    /// Containers run on while it does not.
+    pub live_restore: bool,
+    /// The runtime of containers that name none, and of image builds.
+    pub default_runtime: Option<&'static str>,
+}
+
+/// A running pair of them. Dropping it removes its containers and ends everything.
+pub struct Daemon {
+    cofferdam: Cofferdam,
+    docker: Mutex<Option<Child>>,
+    containerd: Mutex<Option<Child>>,
+    /// Ends when this process does: it reads from a pipe of ours.
+    holder: Child,
+    _stdin: ChildStdin,
+}
+
+impl Daemon {
+    /// Starts them, with the test images loaded.
+    ///
+    /// # Errors
+    /// A sentence that says what is missing here.
+    pub fn start(options: &Options) -> Result<Self, String> {
+        let programs = [
+            CLIENT,
+            "/usr/sbin/dockerd",
+            "/usr/bin/containerd",
+            "/usr/bin/nsenter",
+        ];
+        if let Some(program) = programs.iter().find(|path| !Path::new(path).exists()) {
+            return Err(format!(
+                "{program} is missing: `packaging/deps.sh test` installs it"
+            ));
+        }
+        let archives = [image("busybox.docker.tar")?, image("debian.docker.tar")?];
+        let cofferdam = Cofferdam::new().ok_or("see above")?;
+        write_settings(&cofferdam, options);
+        let (holder, stdin) = hold_namespaces();
+        let daemon = Self {
+            docker: Mutex::new(None),
+            containerd: Mutex::new(None),
+            holder,
+            _stdin: stdin,
+            cofferdam,
+        };
+        daemon.start_containerd();
+        daemon.start_docker();
+        for archive in archives {
+            let loaded = daemon
+                .client(&["load", "--quiet", "--input"])
+                .arg(&archive)
+                .output();
+            assert!(
+                loaded.as_ref().is_ok_and(|done| done.status.success()),
+                "{}: {loaded:?}",
+                archive.display()
+            );
+        }
+        // Without a registry's name, as people write them.
+        for (from, to) in [("busybox:latest", "busybox"), ("debian:bookworm", "debian")] {
+            let from = format!("localhost/{from}");
+            let tagged = daemon.client(&["tag", &from, to]).output();
+            assert!(
+                tagged.as_ref().is_ok_and(|done| done.status.success()),
+                "{tagged:?}"
+            );
+        }
+        Ok(daemon)
+    }
+
+    /// Where ours was built.
+    pub fn prefix(&self) -> &Path {
+        self.cofferdam.prefix()
+    }
+
+    /// A folder for volumes and other files of tests.
+    pub fn folder(&self) -> &Path {
+        self.cofferdam.folder()
+    }
+
+    /// Where runtimes keep their containers' state.
+    pub fn states(&self) -> PathBuf {
+        self.folder().join("docker-run/runtime-runc/moby")
+    }
+
+    /// The client's command.
+    pub fn client(&self, args: &[&str]) -> Command {
+        let mut command = Command::new(CLIENT);
+        command
+            .current_dir(self.folder())
+            .env("DOCKER_HOST", format!("unix://{}", self.socket().display()))
+            .env("DOCKER_CONFIG", self.folder().join("client"))
+            .env("DOCKER_BUILDKIT", "0")
+            .args(args);
+        command
+    }
+
+    fn socket(&self) -> PathBuf {
+        self.folder().join("docker.sock")
+    }
+
+    /// Starts containerd and waits until it listens.
+    pub fn start_containerd(&self) {
+        let mut command = self.inside("/usr/bin/containerd", "containerd.log");
+        command
+            .arg("--config")
+            .arg(self.folder().join("containerd.toml"));
+        let child = command.spawn().expect("containerd starts");
+        *self.containerd.lock().expect("a lock") = Some(child);
+        let socket = self.folder().join("containerd.sock");
+        let up = wait_until(LIMIT, || UnixStream::connect(&socket).is_ok());
+        assert!(up, "containerd does not listen: {}", self.log());
+    }
+
+    /// Starts dockerd and waits until it answers.
+    pub fn start_docker(&self) {
+        let mut command = self.inside("/usr/sbin/dockerd", "dockerd.log");
+        command
+            .arg("--config-file")
+            .arg(self.folder().join("daemon.json"));
+        let child = command.spawn().expect("dockerd starts");
+        *self.docker.lock().expect("a lock") = Some(child);
+        let up = wait_until(LIMIT, || {
+            self.client(&["version"])
+                .stderr(Stdio::null())
+                .output()
+                .is_ok_and(|done| done.status.success())
+        });
+        assert!(up, "dockerd does not answer: {}", self.log());
+    }
+
+    /// Ends dockerd as `kill -9` does.
+    pub fn kill_docker(&self) {
+        end(&self.docker);
+    }
+
+    /// Ends containerd as `kill -9` does.
+    pub fn kill_containerd(&self) {
+        end(&self.containerd);
+    }
+
+    /// A command of the daemons' namespaces that does not outlive this process.
+    fn inside(&self, program: &str, log: &str) -> Command {
+        let log = File::options()
+            .create(true)
+            .append(true)
+            .open(self.folder().join(log))
+            .expect("a log");
+        let mut path = OsString::from(self.prefix().join("bin"));
+        path.push(":/usr/sbin:/usr/bin:/sbin:/bin");
+        let mut command = Command::new("/usr/bin/nsenter");
+        command
+            .arg(format!("--target={}", self.holder.id()))
+            .args(["--mount", "--net", "--", "setpriv", "--pdeathsig", "KILL"])
+            .arg(program)
+            .env_clear()
+            .env("PATH", path)
+            .env("COFFERDAM_CONFIG", self.cofferdam.config())
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(log);
+        command
+    }
+
+    /// The end of both daemons' logs.
+    pub fn log(&self) -> String {
+        ["containerd.log", "dockerd.log"]
+            .map(|name| {
+                let text = fs::read_to_string(self.folder().join(name)).unwrap_or_default();
+                let lines: Vec<_> = text.lines().collect();
+                lines[lines.len().saturating_sub(30)..].join("\n")
+            })
+            .join("\n")
+    }
+
+    /// Mounts of containers in the daemons' namespace.
+    fn mounts(&self) -> Vec<String> {
+        let table =
+            fs::read_to_string(format!("/proc/{}/mountinfo", self.holder.id())).unwrap_or_default();
+        let own = self.folder().to_string_lossy().into_owned();
+        table
+            .lines()
+            .filter_map(|line| line.split(' ').nth(4))
+            .filter(|point| point.starts_with(&own))
+            // Docker's own: its storage, and network namespaces that it clears away from time to time.
+            .filter(|point| !point.ends_with("/docker") && !point.contains("/netns"))
+            .map(str::to_owned)
+            .collect()
+    }
+
+    /// Whether no container, state, mount or process is left.
+    ///
+    /// # Errors
+    /// What is left.
+    pub fn leaves_nothing(&self) -> Result<(), String> {
+        let mut left = Vec::new();
+        let none = wait_until(Duration::from_secs(60), || {
+            left = self.left();
+            left.is_empty()
+        });
+        if none { Ok(()) } else { Err(left.join("\n")) }
+    }
+
+    fn left(&self) -> Vec<String> {
+        let all = self.client(&["ps", "--all", "--quiet"]).output();
+        let all = all.map(|done| String::from_utf8_lossy(&done.stdout).into_owned());
+        let mut left: Vec<_> = all
+            .unwrap_or_else(|error| error.to_string())
+            .lines()
+            .map(str::to_owned)
+            .collect();
+        left.extend(
+            fs::read_dir(self.states())
+                .into_iter()
+                .flatten()
+                .flatten()
+                .map(|entry| entry.path().display().to_string()),
+        );
+        left.extend(self.mounts());
+        let own = [&self.docker, &self.containerd]
+            .map(|child| child.lock().expect("a lock").as_ref().map(Child::id));
+        left.extend(
+            self.cofferdam
+                .processes()
+                .into_iter()
+                .filter(|(pid, _)| !own.contains(&Some(pid.cast_unsigned())))
+                .map(|(pid, command)| format!("process {pid}: {command}")),
+        );
+        left
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("logs of the daemons:\n{}", self.log());
+        }
+        let ids = self.client(&["ps", "--all", "--quiet"]).output();
+        let ids = ids.map(|done| String::from_utf8_lossy(&done.stdout).into_owned());
+        for id in ids.unwrap_or_default().split_whitespace() {
+            let _gone = self.client(&["rm", "--force", "--volumes", id]).output();
+        }
+        self.kill_docker();
+        self.kill_containerd();
+        for (pid, _) in self.cofferdam.processes() {
+            if let Some(pid) = Pid::from_raw(pid) {
+                let _ended = kill_process(pid, Signal::KILL);
+            }
+        }
+        // The mounts go with their namespace.
+        let _ended = self.holder.kill();
+        let _reaped = self.holder.wait();
+    }
+}
+
+fn end(child: &Mutex<Option<Child>>) {
+    if let Some(mut child) = child.lock().expect("a lock").take() {
+        let _ended = child.kill();
+        let _reaped = child.wait();
+    }
+}
+
+/// A process in namespaces of its own, with loopback up, that ends when its stdin does.
+fn hold_namespaces() -> (Child, ChildStdin) {
+    let mut holder = Command::new("unshare")
+        .args(["--mount", "--net", "--propagation", "private", "sh", "-c"])
+        .arg("PATH=$PATH:/usr/sbin:/sbin ip link set lo up && echo ready && exec cat")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("unshare starts");
+    let stdin = holder.stdin.take().expect("a pipe");
+    let stdout = holder.stdout.take().expect("a pipe");
+    let mut line = String::new();
+    BufReader::new(stdout.take(64))
+        .read_line(&mut line)
+        .expect("an answer");
+    assert_eq!(line, "ready\n", "namespaces cannot be made");
+    (holder, stdin)
+}
+
+fn write_settings(cofferdam: &Cofferdam, options: &Options) {
+    let folder = cofferdam.folder();
+    let containerd = format!(
+        "version = 2\nroot = {:?}\nstate = {:?}\ndisabled_plugins = [\"io.containerd.grpc.v1.cri\"]\n[grpc]\naddress = {:?}\n",
+        folder.join("containerd-root"),
+        folder.join("containerd-run"),
+        folder.join("containerd.sock"),
+    );
+    fs::write(folder.join("containerd.toml"), containerd).expect("a configuration");
+    let docker = serde_json::json!({
+        "hosts": [format!("unix://{}", folder.join("docker.sock").display())],
+        "containerd": folder.join("containerd.sock"),
+        "data-root": folder.join("docker"),
+        "exec-root": folder.join("docker-run"),
+        "pidfile": folder.join("docker.pid"),
+        "bridge": "none",
+        "iptables": false,
+        "ip-masq": false,
+        "live-restore": options.live_restore,
+        "default-runtime": options.default_runtime.unwrap_or("runc"),
+        "runtimes": { "cofferdam": { "path": cofferdam.program() } },
+    });
+    fs::write(folder.join("daemon.json"), docker.to_string()).expect("a configuration");
+}

@@ -1,0 +1,139 @@
+//! `docs/compatibility.md`, of the cases with container engines that are written, and of what the checked-in list says of
+//! them. A line of the list without a case is an error.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
+use std::fs;
+use std::path::Path;
+
+use anyhow::{Context, Result, bail};
+use serde::Deserialize;
+
+use crate::places::Places;
+
+const LIST: &str = "testing/compatibility.toml";
+
+/// One engine's cases.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Engine {
+    title: String,
+    version: String,
+    /// The folder that has the cases' functions.
+    sources: String,
+    /// What each shows, where its name does not say it.
+    #[serde(default)]
+    cases: BTreeMap<String, String>,
+    /// Those that are refused, and why.
+    #[serde(default)]
+    refused: BTreeMap<String, String>,
+    /// Those that come out differently, and why.
+    #[serde(default)]
+    fails: BTreeMap<String, String>,
+}
+
+/// The document's text.
+pub fn document(places: &Places) -> Result<Vec<u8>> {
+    let text =
+        fs::read_to_string(places.root.join(LIST)).with_context(|| format!("read {LIST}"))?;
+    let mut engines: BTreeMap<String, Engine> =
+        toml::from_str(&text).with_context(|| format!("read {LIST}"))?;
+    for (name, engine) in &mut engines {
+        complete(name, engine, &places.root)?;
+    }
+    Ok(render(&engines).into_bytes())
+}
+
+/// Adds the cases that the list leaves to their names.
+fn complete(name: &str, engine: &mut Engine, root: &Path) -> Result<()> {
+    let written = functions(&root.join(&engine.sources))?;
+    let named = engine
+        .cases
+        .keys()
+        .chain(engine.refused.keys())
+        .chain(engine.fails.keys());
+    let unknown: Vec<_> = named.filter(|case| !written.contains(*case)).collect();
+    if !unknown.is_empty() {
+        bail!(
+            "{LIST}: {name}: no such cases in {}: {unknown:?}",
+            engine.sources
+        );
+    }
+    for case in written {
+        let words = case
+            .rsplit("::")
+            .next()
+            .unwrap_or_default()
+            .replace('_', " ");
+        engine.cases.entry(case).or_insert(words);
+    }
+    Ok(())
+}
+
+/// `module::function` of every case in a folder: tests, and functions that answer a verdict.
+fn functions(folder: &Path) -> Result<BTreeSet<String>> {
+    let mut found = BTreeSet::new();
+    let entries = fs::read_dir(folder).with_context(|| format!("read {}", folder.display()))?;
+    for entry in entries {
+        let path = entry?.path();
+        let module = path
+            .file_stem()
+            .unwrap_or_default()
+            .to_string_lossy()
+            .into_owned();
+        let text = fs::read_to_string(&path).with_context(|| format!("read {}", path.display()))?;
+        let mut lines = text.lines().peekable();
+        while let Some(line) = lines.next() {
+            let head = match line {
+                "#[test]" => lines.peek().copied().unwrap_or_default(),
+                verdict
+                    if verdict.starts_with("pub fn ")
+                        && verdict.ends_with("(docker: &Docker) -> Verdict {") =>
+                {
+                    verdict
+                }
+                _ => continue,
+            };
+            let name = head.trim_start_matches("pub ").trim_start_matches("fn ");
+            if let Some((name, _)) = name.split_once('(') {
+                found.insert(format!("{module}::{name}"));
+            }
+        }
+    }
+    Ok(found)
+}
+
+fn render(engines: &BTreeMap<String, Engine>) -> String {
+    let mut text = String::from(
+        "# Compatibility with container engines\n\n\
+         <!-- Written by `cargo xtask docs` from testing/compatibility.toml. -->\n\n\
+         Each line is a test in `testing/harness/tests`. It runs with `runc` first, which proves the test; \"works\" means that\n\
+         what it observes is the same with Cofferdam. What is refused is refused before anything has started, with a sentence.\n\n\
+         | engine | cases | work | are refused | differ |\n|---|---|---|---|---|\n",
+    );
+    for engine in engines.values() {
+        let (all, refused, fails) = (engine.cases.len(), engine.refused.len(), engine.fails.len());
+        let _infallible = writeln!(
+            text,
+            "| {} | {all} | {} | {refused} | {fails} |",
+            engine.title,
+            all - refused - fails
+        );
+    }
+    for engine in engines.values() {
+        let _infallible = write!(
+            text,
+            "\n## {}\n\n{}\n\n| feature | result | test |\n|---|---|---|\n",
+            engine.title, engine.version
+        );
+        for (case, feature) in &engine.cases {
+            let result = match (engine.refused.get(case), engine.fails.get(case)) {
+                (Some(reason), _) => format!("refused: {reason}"),
+                (None, Some(reason)) => format!("differs: {reason}"),
+                (None, None) => "works".to_owned(),
+            };
+            let _infallible = writeln!(text, "| {feature} | {result} | `{case}` |");
+        }
+    }
+    text
+}
