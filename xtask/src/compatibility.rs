@@ -86,12 +86,7 @@ fn functions(folder: &Path) -> Result<BTreeSet<String>> {
         while let Some(line) = lines.next() {
             let head = match line {
                 "#[test]" => lines.peek().copied().unwrap_or_default(),
-                verdict
-                    if verdict.starts_with("pub fn ")
-                        && verdict.ends_with("(docker: &Docker) -> Verdict {") =>
-                {
-                    verdict
-                }
+                case if is_case(case) => case,
                 _ => continue,
             };
             let name = head.trim_start_matches("pub ").trim_start_matches("fn ");
@@ -101,6 +96,14 @@ fn functions(folder: &Path) -> Result<BTreeSet<String>> {
         }
     }
     Ok(found)
+}
+
+/// Whether a line begins a function that one of the tables of cases has.
+fn is_case(line: &str) -> bool {
+    line.starts_with("pub fn ")
+        && ["(docker: &Docker) -> Verdict {", "(lab: &Lab) {"]
+            .iter()
+            .any(|end| line.ends_with(end))
 }
 
 fn render(engines: &BTreeMap<String, Engine>) -> String {

@@ -238,7 +238,7 @@ fn a_missing_or_broken_file_server_is_named() {
     refused(
         EMULATED,
         |_| "file_server = \"/nonexistent/fs\"".to_owned(),
-        &["file share", "/nonexistent/fs"],
+        &["sharing files", "/nonexistent/fs"],
     );
     let broken = |cofferdam: &Cofferdam| {
         format!(
@@ -246,7 +246,7 @@ fn a_missing_or_broken_file_server_is_named() {
             script(cofferdam, "fs", "echo no share today >&2; exit 3")
         )
     };
-    refused(EMULATED, broken, &["file share", "no share today"]);
+    refused(EMULATED, broken, &["sharing files", "no share today"]);
 }
 
 #[test]
