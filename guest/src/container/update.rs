@@ -52,7 +52,7 @@ fn drop_zeros(resources: &mut LinuxResources) {
     if let Some(cpu) = resources.cpu().clone() {
         resources.set_cpu(Some(cpu_named(cpu)));
     }
-    if let Some(memory) = resources.memory().clone() {
+    if let Some(memory) = *resources.memory() {
         resources.set_memory(Some(memory_named(memory)));
     }
     if resources
@@ -101,7 +101,7 @@ mod tests {
             "pids": {"limit": 0}, "blockIO": {"weight": 0}}"#;
         let mut resources: LinuxResources = serde_json::from_str(text).unwrap();
         drop_zeros(&mut resources);
-        let memory = resources.memory().clone().unwrap();
+        let memory = resources.memory().unwrap();
         assert_eq!(
             (memory.limit(), memory.swap(), memory.reservation()),
             (Some(100_663_296), Some(100_663_296), None)
