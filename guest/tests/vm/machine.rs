@@ -246,7 +246,7 @@ fn start_qemu(kernel: &Path, initramfs: &Path, folder: &Path, words: &str) -> Ch
     let lpj = khz * 2;
     let append = format!(
         "console=ttyS0 quiet panic=-1 reboot=t nolapic_timer noreplace-smp 8250.nr_uarts=1 \
-         tsc_early_khz={khz} lpj={lpj} no_timer_check tsc=reliable {words}"
+         tsc_early_khz={khz} lpj={lpj} no_timer_check tsc=reliable clearcpuid=cx16 {words}"
     );
     let link = format!(
         "socket,id=link,path={},server=on,wait=off",

@@ -243,24 +243,27 @@ async fn a_running_container_can_be_deleted_whole() {
     assert_eq!(done.stdout, "0\n1\n", "{done:?}");
 }
 
-#[tokio::test]
-async fn a_sandbox_gets_its_identity_once() {
-    let machine = machine!();
-    let request = ConfigureSandboxRequest {
+fn identity() -> ConfigureSandboxRequest {
+    ConfigureSandboxRequest {
         id: "s1".to_owned(),
         hostname: "pod".to_owned(),
         realtime_ns: 1_900_000_000_000_000_000,
         entropy: vec![7; 64],
         ..ConfigureSandboxRequest::default()
-    };
+    }
+}
+
+#[tokio::test]
+async fn a_sandbox_gets_its_identity_once() {
+    let machine = machine!();
     machine
         .agent
-        .configure_sandbox(no_deadline(), &request)
+        .configure_sandbox(no_deadline(), &identity())
         .await
         .expect("configured");
     let again = machine
         .agent
-        .configure_sandbox(no_deadline(), &request)
+        .configure_sandbox(no_deadline(), &identity())
         .await;
     assert_eq!(code(again), Code::FAILED_PRECONDITION);
     let mut look = script("date -u +%Y; hostname; cat /sys/class/net/lo/flags");
@@ -273,6 +276,11 @@ async fn a_sandbox_gets_its_identity_once() {
 #[tokio::test]
 async fn a_host_that_goes_ends_the_guest() {
     let mut machine = machine!();
+    machine
+        .agent
+        .configure_sandbox(no_deadline(), &identity())
+        .await
+        .expect("configured");
     machine.unplug();
     assert!(
         machine.ends(Duration::from_secs(20)).await,
