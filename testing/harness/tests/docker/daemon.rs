@@ -9,6 +9,7 @@ use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::Mutex;
 use std::time::Duration;
 
+use crate::runtime::Runtime;
 use harness::{Cofferdam, image, wait_until};
 use rustix::process::{Pid, Signal, kill_process};
 
@@ -90,9 +91,21 @@ impl Daemon {
         Ok(daemon)
     }
 
-    /// Where ours was built.
-    pub fn prefix(&self) -> &Path {
-        self.cofferdam.prefix()
+    /// Our runtimes that this engine can have.
+    pub fn runtimes(&self) -> Vec<Runtime> {
+        let version = self
+            .client(&["version", "--format", "{{.Server.Version}}"])
+            .output();
+        let version = version.map(|done| String::from_utf8_lossy(&done.stdout).into_owned());
+        let release = version.unwrap_or_default();
+        let release = release
+            .split('.')
+            .next()
+            .and_then(|number| number.parse().ok());
+        Runtime::ours(
+            self.cofferdam.prefix(),
+            release.expect("a version of the engine"),
+        )
     }
 
     /// A folder for volumes and other files of tests.
@@ -168,7 +181,7 @@ impl Daemon {
             .append(true)
             .open(self.folder().join(log))
             .expect("a log");
-        let mut path = OsString::from(self.prefix().join("bin"));
+        let mut path = OsString::from(self.cofferdam.prefix().join("bin"));
         path.push(":/usr/sbin:/usr/bin:/sbin:/bin");
         let mut command = Command::new("/usr/bin/nsenter");
         command

@@ -83,7 +83,7 @@ fn run(daemon: &Daemon, name: &str, case: Case) -> Result<(), Failed> {
             return Ok(());
         }
     };
-    for runtime in Runtime::ours(daemon.prefix()) {
+    for runtime in daemon.runtimes() {
         let seen = || match observe(daemon, runtime, name, case) {
             Verdict::Observed(seen) if seen == reference => Ok(Outcome::Works),
             Verdict::Observed(seen) => {

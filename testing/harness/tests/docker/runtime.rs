@@ -14,10 +14,10 @@ pub enum Runtime {
 }
 
 impl Runtime {
-    /// Ours, as far as they are built.
-    pub fn ours(prefix: &Path) -> Vec<Self> {
+    /// Ours, as far as they are built and this release of the engine takes them: it names shims since 23.0.
+    pub fn ours(prefix: &Path, release: u32) -> Vec<Self> {
         let mut all = vec![Self::Command];
-        if prefix.join("bin").join(SHIM_PROGRAM).exists() {
+        if release >= 23 && prefix.join("bin").join(SHIM_PROGRAM).exists() {
             all.push(Self::Shim);
         }
         all

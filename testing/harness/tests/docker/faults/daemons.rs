@@ -49,10 +49,7 @@ fn goes_on(docker: &Docker, name: &str, before: u32) {
 
 pub fn docker_dies_and_adopts() {
     let Some(daemon) = daemon() else { return };
-    for runtime in [Runtime::Runc]
-        .into_iter()
-        .chain(Runtime::ours(daemon.prefix()))
-    {
+    for runtime in [Runtime::Runc].into_iter().chain(daemon.runtimes()) {
         let docker = Docker::new(&daemon, runtime, "docker-dies");
         let name = docker.background(&[], &["sh", "-c", COUNTING]);
         docker.expect_log(&name, "count 3");
@@ -67,10 +64,7 @@ pub fn docker_dies_and_adopts() {
 
 pub fn containerd_dies() {
     let Some(daemon) = daemon() else { return };
-    for runtime in [Runtime::Runc]
-        .into_iter()
-        .chain(Runtime::ours(daemon.prefix()))
-    {
+    for runtime in [Runtime::Runc].into_iter().chain(daemon.runtimes()) {
         let docker = Docker::new(&daemon, runtime, "containerd-dies");
         let name = docker.background(&[], &["sh", "-c", COUNTING]);
         docker.expect_log(&name, "count 3");

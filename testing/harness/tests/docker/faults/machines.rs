@@ -73,10 +73,7 @@ pub fn processes_of_a_machine_die() {
 pub fn what_cannot_start_is_told_soon() {
     let Some(daemon) = daemon() else { return };
     let gone = daemon.folder().join("gone");
-    for runtime in [Runtime::Runc]
-        .into_iter()
-        .chain(Runtime::ours(daemon.prefix()))
-    {
+    for runtime in [Runtime::Runc].into_iter().chain(daemon.runtimes()) {
         let docker = Docker::new(&daemon, runtime, "cannot-start");
         let bind = format!("type=bind,source={},target=/x", gone.display());
         for (options, command, words) in [
