@@ -30,6 +30,12 @@ struct Engine {
     /// Those that come out differently, and why.
     #[serde(default)]
     fails: BTreeMap<String, String>,
+    /// Those that come out differently for sandboxes without a pause image, and why.
+    #[serde(default)]
+    without_pause_image: BTreeMap<String, String>,
+    /// Those that such sandboxes do not even get to.
+    #[serde(default)]
+    ends_the_engine: BTreeMap<String, String>,
 }
 
 /// The document's text.
@@ -130,11 +136,16 @@ fn render(engines: &BTreeMap<String, Engine>) -> String {
             engine.title, engine.version
         );
         for (case, feature) in &engine.cases {
-            let result = match (engine.refused.get(case), engine.fails.get(case)) {
+            let mut result = match (engine.refused.get(case), engine.fails.get(case)) {
                 (Some(reason), _) => format!("refused: {reason}"),
                 (None, Some(reason)) => format!("differs: {reason}"),
                 (None, None) => "works".to_owned(),
             };
+            for special in [&engine.without_pause_image, &engine.ends_the_engine] {
+                if let Some(reason) = special.get(case) {
+                    result += &format!("; with `sandboxer = \"shim\"`: {reason}");
+                }
+            }
             let _infallible = writeln!(text, "| {feature} | {result} | `{case}` |");
         }
     }

@@ -7,6 +7,7 @@ use anyhow::{Context as _, Result, bail};
 use containerd_shim_protos::TASK_API_VERSION;
 use containerd_shim_protos::bootstrap_api::{BootstrapParams, BootstrapResult, LogLevel};
 use containerd_shim_protos::protobuf::Message;
+use containerd_shim_protos::protobuf::well_known_types::any::Any;
 
 use crate::flags::Flags;
 
@@ -17,7 +18,7 @@ pub const TTRPC_ADDRESS: &str = "TTRPC_ADDRESS";
 const INPUT_LIMIT: u64 = 10 << 20;
 
 /// What `start` was asked.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, PartialEq)]
 pub struct Request {
     /// containerd's main socket: part of the address.
     pub containerd: String,
@@ -25,6 +26,8 @@ pub struct Request {
     pub events: String,
     /// Where sockets shall be.
     pub socket_folder: Option<String>,
+    /// The runtime's options. They come again with each task, but not with a sandbox.
+    pub options: Option<Any>,
     /// Log more.
     pub debug: bool,
     by_message: bool,
@@ -48,14 +51,17 @@ impl Request {
                 containerd: message.containerd_grpc_address,
                 events: message.containerd_ttrpc_address,
                 socket_folder: message.socket_dir.filter(|folder| !folder.is_empty()),
+                options: None,
                 debug: flags.debug || message.log_level.value() <= LogLevel::LOG_LEVEL_DEBUG as i32,
                 by_message: true,
             },
-            // Anything else there are the runtime's options, which come again when a container is made.
             _ => Self {
                 containerd: flags.address.clone(),
                 events: environment,
                 socket_folder: None,
+                options: Any::parse_from_bytes(input)
+                    .ok()
+                    .filter(|options| !options.type_url.is_empty()),
                 debug: flags.debug,
                 by_message: false,
             },
@@ -106,7 +112,6 @@ pub fn stdin() -> Result<Vec<u8>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use containerd_shim_protos::protobuf::well_known_types::any::Any;
 
     fn flags() -> Flags {
         Flags {
@@ -134,6 +139,7 @@ mod tests {
         for input in [Vec::new(), options.write_to_bytes().unwrap()] {
             let request = Request::of(&flags(), &input, "/old.ttrpc".to_owned()).unwrap();
             assert!(!request.by_message);
+            assert_eq!(request.options.is_some(), !input.is_empty());
             assert_eq!(
                 (request.containerd.as_str(), request.events.as_str()),
                 ("/c.sock", "/old.ttrpc")

@@ -18,6 +18,7 @@ mod flags;
 mod info;
 mod log;
 mod options;
+mod pod_sandbox;
 mod record;
 mod rootfs;
 mod serve;

@@ -16,14 +16,20 @@ const RUNC: &str = "containerd.runc.v1.Options";
 
 /// The configuration to use.
 pub fn config(options: Option<&Any>) -> ttrpc::Result<Config> {
-    let loaded = match path(options)? {
-        Some(path) => Config::from_file(Path::new(&path)),
+    load(path(options)?.as_deref().map(Path::new))
+}
+
+/// Reads the configuration that was named, or else the machine's.
+pub fn load(path: Option<&Path>) -> ttrpc::Result<Config> {
+    let loaded = match path {
+        Some(path) => Config::from_file(path),
         None => Config::load(),
     };
     loaded.map_err(|error| status::of(&error.into()))
 }
 
-fn path(options: Option<&Any>) -> ttrpc::Result<Option<String>> {
+/// The configuration that is named.
+pub fn path(options: Option<&Any>) -> ttrpc::Result<Option<String>> {
     let Some(options) = options.filter(|options| !options.type_url.is_empty()) else {
         return Ok(None);
     };

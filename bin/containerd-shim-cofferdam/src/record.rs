@@ -24,6 +24,9 @@ pub struct Record {
     /// The network namespace that the sandbox is connected to.
     #[serde(default)]
     pub network: Option<PathBuf>,
+    /// The configuration that containerd named when it started the shim, for a sandbox that it makes without a task.
+    #[serde(default)]
+    pub configuration: Option<PathBuf>,
 }
 
 impl Record {
@@ -56,6 +59,7 @@ mod tests {
             helpers: Vec::new(),
             pid: 7,
             network: Some("/run/netns/a".into()),
+            configuration: Some("/etc/a.toml".into()),
         };
         record.write(bundle.path()).unwrap();
         assert_eq!(Record::read(bundle.path()), record);

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
+use containerd_shim_protos::sandbox_async::create_sandbox;
 use containerd_shim_protos::shim_async::create_task;
 use containerd_shim_protos::ttrpc::asynchronous::Server;
 use containerd_shim_protos::ttrpc::asynchronous::transport::Listener;
@@ -14,7 +15,7 @@ use crate::bootstrap::TTRPC_ADDRESS;
 use crate::events::Publisher;
 use crate::flags::Flags;
 use crate::task::{Service, Shim};
-use crate::{log, start};
+use crate::{log, pod_sandbox, start};
 
 /// The task service as the generated code names it, and as containerd before 2.0 does. The messages are the same.
 const NAMES: [&str; 2] = ["containerd.task.v3.Task", "containerd.task.v2.Task"];
@@ -60,6 +61,7 @@ async fn serve(flags: &Flags, listener: UnixListener, events: &str) -> Result<()
             .context("the task service has another name")?;
         server = server.register_service([(name.to_owned(), service)].into());
     }
+    server = server.register_service(create_sandbox(Arc::new(pod_sandbox::Service::new(&shim))));
     server.start().await.context("cannot serve")?;
     tracing::info!(version = env!("CARGO_PKG_VERSION"), "shim started");
     shim.dismissed().await;

@@ -7,23 +7,30 @@ use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use anyhow::{Context as _, Result};
-use sandbox::spec;
+use anyhow::{Context as _, Result, anyhow};
+use sandbox::spec::{self, LoadError};
 use sandbox::state::ProcessIdentity;
 
 use crate::address;
 use crate::bootstrap::{Request, TTRPC_ADDRESS};
 use crate::flags::Flags;
+use crate::options;
 use crate::record::Record;
 
 /// Runs the command; the working directory is the bundle.
 pub fn run(flags: &Flags) -> Result<()> {
     let request = Request::read(flags)?;
     let bundle = bundle(flags)?;
-    let spec = spec::load(&bundle)?;
-    let group = address::group(&flags.id, spec.annotations().as_ref());
+    let spec = match spec::load(&bundle) {
+        // A sandbox that is made by itself: its description comes with `CreateSandbox`.
+        Err(LoadError::Read { source, .. }) if source.kind() == ErrorKind::NotFound => None,
+        loaded => Some(loaded?),
+    };
+    let annotations = spec.as_ref().and_then(|spec| spec.annotations().as_ref());
+    let group = address::group(&flags.id, annotations);
     let folder = request.socket_folder.as_deref();
     let socket = address::socket(&request.containerd, &flags.namespace, group, folder);
+    let configuration = configuration(&request)?;
     let joined = match listen(&socket)? {
         None => Record::default(),
         Some(listener) => {
@@ -34,6 +41,7 @@ pub fn run(flags: &Flags) -> Result<()> {
             }
             Record {
                 shim: Some(started?),
+                configuration,
                 ..Record::default()
             }
         }
@@ -49,6 +57,12 @@ pub fn run(flags: &Flags) -> Result<()> {
         return Err(error).with_context(|| format!("cannot write into {}", bundle.display()));
     }
     request.answer(&address::url(&socket))
+}
+
+/// The configuration that the runtime's options name.
+fn configuration(request: &Request) -> Result<Option<PathBuf>> {
+    let path = options::path(request.options.as_ref()).map_err(|error| anyhow!("{error}"))?;
+    Ok(path.map(PathBuf::from))
 }
 
 /// The bundle's absolute path.

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use oci_spec::runtime::{Linux, LinuxNamespaceType, LinuxSeccompAction, Mount, Process, Spec};
 
 use super::namespaces::{Neighbours, Owner};
-use super::{apparmor, devices, network, resources};
+use super::{apparmor, devices, network, resources, shm};
 
 /// Why a container of this spec cannot be made.
 #[derive(Debug, thiserror::Error)]
@@ -86,7 +86,7 @@ pub fn check_with(spec: &Spec, bundle: &Path, neighbours: &Neighbours) -> Result
     check_process(process)?;
     check_root(spec, bundle)?;
     for mount in spec.mounts().iter().flatten() {
-        check_mount(mount, bundle)?;
+        check_mount(mount, bundle, neighbours)?;
     }
     if let Some(hooks) = spec.hooks()
         && hooks
@@ -202,7 +202,7 @@ pub(crate) fn is_bind(mount: &Mount) -> bool {
             .any(|option| option == "bind" || option == "rbind")
 }
 
-fn check_mount(mount: &Mount, bundle: &Path) -> Result<(), SpecError> {
+fn check_mount(mount: &Mount, bundle: &Path, neighbours: &Neighbours) -> Result<(), SpecError> {
     let destination = mount.destination();
     let name = format!("mount on {}", destination.display());
     if destination.as_os_str().is_empty() {
@@ -231,6 +231,9 @@ fn check_mount(mount: &Mount, bundle: &Path) -> Result<(), SpecError> {
         .as_ref()
         .ok_or_else(|| invalid(format!("{name}: a bind mount without source")))?;
     let path = bundle.join(source);
+    if shm::unmade(mount, &path, neighbours).is_some() {
+        return Ok(());
+    }
     let kind = fs::metadata(&path)
         .map_err(|error| SpecError::Path {
             what: "mount source",

@@ -60,6 +60,7 @@ pub enum Owner {
 pub struct Neighbours {
     owners: Vec<(i32, Owner)>,
     network: Option<PathBuf>,
+    shared_memory: Option<u64>,
     joins: bool,
 }
 
@@ -70,6 +71,7 @@ impl Neighbours {
         Self {
             owners: Vec::new(),
             network,
+            shared_memory: None,
             joins: true,
         }
     }
@@ -77,6 +79,16 @@ impl Neighbours {
     /// A process on the host that stands for this owner.
     pub fn add(&mut self, pid: i32, owner: Owner) {
         self.owners.push((pid, owner));
+    }
+
+    /// Says that the engine leaves making the sandbox's `/dev/shm` to it: as many bytes; 0: no limit.
+    pub fn make_shared_memory(&mut self, bytes: u64) {
+        self.shared_memory = Some(bytes);
+    }
+
+    /// Bytes of the `/dev/shm` that the engine has not made.
+    pub(super) fn shared_memory(&self) -> Option<u64> {
+        self.shared_memory
     }
 
     /// Whether the container joins a sandbox that exists already.

@@ -93,16 +93,17 @@ pub fn rewrite_with(
         if !is_bind(mount) {
             continue;
         }
-        let source = real(&bundle.join(mount.source().clone().unwrap_or_default()))?;
-        if let Some(device) = guest_device(&source) {
-            mount.set_source(Some(device.into()));
-            continue;
-        }
+        let named = bundle.join(mount.source().clone().unwrap_or_default());
         let sharing = (id, spec.linux().as_ref(), neighbours);
-        if let Some(memory) = shm::source(mount, &source, sharing) {
+        if let Some(memory) = shm::source(mount, &named, sharing) {
             mount
                 .set_typ(Some("bind".to_owned()))
                 .set_source(Some(memory));
+            continue;
+        }
+        let source = real(&named)?;
+        if let Some(device) = guest_device(&source) {
+            mount.set_source(Some(device.into()));
             continue;
         }
         let options = mount.options().clone().unwrap_or_default();

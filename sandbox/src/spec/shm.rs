@@ -32,7 +32,7 @@ pub(super) fn source(
     if mount.destination() != Path::new(PLACE) {
         return None;
     }
-    let size = size_of_engines(source)?;
+    let size = size_of_engines(source).or_else(|| unmade(mount, source, neighbours))?;
     let namespaces = linux?.namespaces().as_deref().unwrap_or_default();
     let ipc = namespaces
         .iter()
@@ -45,6 +45,13 @@ pub(super) fn source(
         },
     };
     Some(format!("shm:{size}:{owner}").into())
+}
+
+/// Bytes of the shared memory that an engine names and has left to the sandbox to make; nothing: it is some other mount.
+pub(super) fn unmade(mount: &Mount, source: &Path, neighbours: &Neighbours) -> Option<u64> {
+    let size = neighbours.shared_memory()?;
+    let is_meant = mount.destination() == Path::new(PLACE) && source.file_name()? == NAME;
+    (is_meant && !source.exists()).then_some(size)
 }
 
 /// Bytes that an engine's shared memory has room for; 0: no limit. Nothing: it is some other folder, and the user wants

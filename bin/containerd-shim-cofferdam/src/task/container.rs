@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use containerd_shim_protos::api::Status;
 use containerd_shim_protos::events::task::{TaskExit, TaskStart};
@@ -48,6 +48,7 @@ pub struct Task {
     pub(super) names: Names,
     pub(super) spec: Spec,
     pub(super) machine: Arc<Machine>,
+    pub(super) created: SystemTime,
     pub(super) body: Body,
     /// Whether the machine was made for it and ends with it.
     pub(super) owns_machine: bool,
@@ -67,6 +68,11 @@ impl Task {
     /// Its folder.
     pub fn bundle(&self) -> &Path {
         &self.bundle
+    }
+
+    /// Since when it is there.
+    pub fn created(&self) -> SystemTime {
+        self.created
     }
 
     /// Where its stdio is.

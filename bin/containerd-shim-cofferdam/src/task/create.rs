@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
+use std::time::SystemTime;
 
 use containerd_shim_protos::api::CreateTaskRequest;
 use containerd_shim_protos::events::task::{TaskCreate, TaskIO};
@@ -24,6 +25,7 @@ use crate::task::container::{self, Body, Task};
 use crate::task::machine::Machine;
 use crate::task::pause::Pause;
 use crate::task::pod::Pod;
+use crate::task::shim::Reserved;
 use crate::task::{Shim, hooks};
 
 /// Annotations that tell a pod's sandbox from its containers: containerd's and CRI-O's.
@@ -61,7 +63,7 @@ pub async fn create(shim: &Arc<Shim>, request: CreateTaskRequest) -> ttrpc::Resu
     let reserved = shim.reserve(&request.id)?;
     let config = options::config(request.options.as_ref())?;
     let new = New::read(shim, &request, config).await?;
-    let task = Arc::new(new.make(shim).await?);
+    let task = Arc::new(new.make(shim, None).await?);
     let pid = task.pid();
     let mut event = TaskCreate::new();
     event.container_id = request.id;
@@ -75,13 +77,52 @@ pub async fn create(shim: &Arc<Shim>, request: CreateTaskRequest) -> ttrpc::Resu
         ..TaskIO::default()
     });
     event.pid = pid;
+    begin(shim, reserved, task, &event);
+    Ok(pid)
+}
+
+/// Makes the sandbox of a pod by itself, without a container of an image. `files` are for the pod's containers.
+pub async fn make_sandbox(
+    shim: &Arc<Shim>,
+    name: &str,
+    bundle: PathBuf,
+    (spec, files): (Spec, PathBuf),
+    config: Config,
+) -> ttrpc::Result<()> {
+    let reserved = shim.reserve(name)?;
+    let wrong = |error: SandboxError| status::failed("create", &error);
+    let id = ContainerId::new(name).map_err(|error| wrong(error.into()))?;
+    let neighbours = Neighbours::default();
+    spec::check_with(&spec, &bundle, &neighbours).map_err(|error| wrong(error.into()))?;
+    let mut event = TaskCreate::new();
+    name.clone_into(&mut event.container_id);
+    event.bundle = bundle.display().to_string();
+    let new = New {
+        id,
+        bundle,
+        kind: Kind::Sandbox,
+        names: Names::default(),
+        config,
+        spec,
+        rootfs: spec::Rootfs::Bundle,
+        mounted: None,
+        machine: None,
+        neighbours,
+    };
+    let task = Arc::new(new.make(shim, Some(files)).await?);
+    event.pid = task.pid();
+    begin(shim, reserved, task, &event);
+    Ok(())
+}
+
+/// From now on the task is there.
+fn begin(shim: &Arc<Shim>, reserved: Reserved, task: Arc<Task>, event: &TaskCreate) {
     reserved.make(Arc::clone(&task));
-    shim.publisher.publish(TASK_CREATE_EVENT_TOPIC, &event);
+    shim.publisher.publish(TASK_CREATE_EVENT_TOPIC, event);
     if task.owns_machine {
         shim.watch_memory(&task.machine);
     }
     tokio::spawn(task.watch(shim.publisher.clone()));
-    Ok(pid)
 }
 
 /// A container that is asked for and may be.
@@ -120,6 +161,7 @@ impl New {
         let (machine, neighbours) = match kind {
             Kind::Member => {
                 let pod = shim.pod()?;
+                pod.supply(&mut spec);
                 let neighbours = pod.neighbours(&spec).await.map_err(wrong)?;
                 (Some(Arc::clone(&pod.machine)), neighbours)
             }
@@ -145,7 +187,7 @@ impl New {
         })
     }
 
-    async fn make(self, shim: &Arc<Shim>) -> ttrpc::Result<Task> {
+    async fn make(self, shim: &Arc<Shim>, files: Option<PathBuf>) -> ttrpc::Result<Task> {
         let (machine, body) = match self.kind {
             Kind::Sandbox => {
                 let machine = Arc::new(self.boot(None).await?);
@@ -155,6 +197,7 @@ impl New {
                     spec: self.spec.clone(),
                     bundle: self.bundle.clone(),
                     rootfs: self.rootfs.clone(),
+                    files,
                     holder: tokio::sync::Mutex::new(None),
                 };
                 if let Err(error) = pod.prepare().await {
@@ -175,6 +218,7 @@ impl New {
             names: self.names,
             spec: self.spec,
             machine,
+            created: SystemTime::now(),
             body,
             owns_machine: self.kind != Kind::Member,
             execs: Mutex::default(),

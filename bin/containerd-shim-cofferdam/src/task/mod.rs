@@ -14,13 +14,15 @@ mod pause;
 mod pod;
 mod service;
 mod shim;
+mod statistics;
 mod usage;
 
 use std::time::SystemTime;
 
 pub use container::Task;
+pub use create::make_sandbox;
 pub use exec::Exec;
-pub use service::Service;
+pub use service::{Service, finished};
 pub use shim::Shim;
 
 use sandbox::state::ExitStatus;

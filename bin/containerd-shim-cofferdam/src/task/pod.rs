@@ -8,12 +8,16 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use oci_spec::runtime::{LinuxNamespaceType, Spec};
-use sandbox::spec::{self, GuestSpec, Neighbours, Owner, Rootfs};
+use sandbox::spec::{self, GuestSpec, Neighbours, Owner, Rootfs, SpecError};
 use sandbox::stdio::Stdio;
 use sandbox::{Container, ContainerId, SandboxError};
 use tokio::sync::Mutex;
 
+use crate::pod_sandbox;
 use crate::task::machine::Machine;
+
+/// Bytes of `/dev/shm` that engines give a pod.
+const SHARED_MEMORY: u64 = 64 << 20;
 
 /// It.
 #[derive(Debug)]
@@ -24,6 +28,8 @@ pub struct Pod {
     pub(super) spec: Spec,
     pub(super) bundle: PathBuf,
     pub(super) rootfs: Rootfs,
+    /// Files for its containers, when the engine leaves making them to the sandbox.
+    pub(super) files: Option<PathBuf>,
     /// The sandbox container, if it had to be run.
     pub(super) holder: Mutex<Option<Container>>,
 }
@@ -39,7 +45,17 @@ impl Pod {
         };
         let mut neighbours = Neighbours::new(spec::network_path(&self.spec));
         neighbours.add(self.machine.pid.cast_signed(), owner);
+        if self.files.is_some() {
+            neighbours.make_shared_memory(SHARED_MEMORY);
+        }
         Ok(neighbours)
+    }
+
+    /// Has a container's spec use what the pod's containers have in common.
+    pub fn supply(&self, spec: &mut Spec) {
+        if let Some(files) = &self.files {
+            pod_sandbox::supply(spec, files);
+        }
     }
 
     /// Makes what the pod needs before its first container: an error is the sandbox's.
@@ -77,6 +93,12 @@ impl Pod {
             .is_some_and(|one| one.init().exit().is_none())
         {
             return Ok(());
+        }
+        if self.files.is_some() {
+            return Err(SandboxError::Spec(SpecError::Unsupported {
+                what: "sysctls and a shared process namespace of a pod without a pause image".to_owned(),
+                why: "no process is there to hold its namespaces; configure the runtime with `sandboxer = \"podsandbox\"`".to_owned(),
+            }));
         }
         if let Some(ended) = holder.take() {
             ended.delete().await?;

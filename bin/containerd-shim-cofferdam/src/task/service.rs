@@ -14,14 +14,12 @@ use containerd_shim_protos::topics::{
 };
 use containerd_shim_protos::ttrpc::asynchronous::TtrpcContext;
 use containerd_shim_protos::ttrpc::{Code, Result};
-use serde_json::Value;
 use tokio::sync::watch;
 
 use crate::events::any;
 use crate::status::{self, refuse};
 use crate::stdio::Names;
-use crate::task::container::Body;
-use crate::task::{Exec, Exited, Shim, create, metrics, metrics_v2};
+use crate::task::{Exec, Exited, Shim, create};
 
 /// The largest signal number of Linux.
 const LAST_SIGNAL: u32 = 64;
@@ -44,7 +42,7 @@ impl Service {
 }
 
 /// Finishes what was begun even if the caller's deadline passes or its connection breaks.
-async fn finished<T: Send + 'static>(
+pub async fn finished<T: Send + 'static>(
     change: impl Future<Output = Result<T>> + Send + 'static,
 ) -> Result<T> {
     match tokio::spawn(change).await {
@@ -384,29 +382,8 @@ impl TaskService for Service {
         request: api::StatsRequest,
     ) -> Result<api::StatsResponse> {
         let task = self.shim.task(&request.id)?;
-        let stats = match &task.body {
-            Body::Container(container) => container
-                .stats()
-                .await
-                .map_err(|error| status::of(&error))?,
-            // It has no process that could use anything.
-            Body::Pause(_) => Value::Null,
-        };
-        let any = if unified() {
-            let message = metrics_v2::metrics(&stats);
-            message
-                .write_to_bytes()
-                .map(any::<containerd_shim_protos::cgroups_v2::metrics::Metrics>)
-        } else {
-            let message = metrics::metrics(&stats);
-            message
-                .write_to_bytes()
-                .map(any::<containerd_shim_protos::cgroups::metrics::Metrics>)
-        };
         let mut response = api::StatsResponse::new();
-        response.stats = MessageField::some(
-            any.map_err(|error| refuse(Code::INTERNAL, format!("statistics: {error}")))?,
-        );
+        response.stats = MessageField::some(task.statistics().await?);
         Ok(response)
     }
 
@@ -425,12 +402,4 @@ impl TaskService for Service {
         self.shim.dismiss();
         Ok(api::Empty::new())
     }
-}
-
-/// `CGROUP2_SUPER_MAGIC` of linux/magic.h.
-const CGROUP2: rustix::fs::FsWord = 0x6367_7270;
-
-/// Whether the host has cgroup v2 alone: containerd expects its statistics in that form then.
-fn unified() -> bool {
-    rustix::fs::statfs("/sys/fs/cgroup").is_ok_and(|found| found.f_type == CGROUP2)
 }

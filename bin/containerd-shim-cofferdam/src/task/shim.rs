@@ -29,7 +29,7 @@ const OOM_PAUSE: Duration = Duration::from_millis(100);
 #[derive(Debug)]
 pub struct Shim {
     pub(super) namespace: String,
-    pub(super) publisher: Publisher,
+    pub publisher: Publisher,
     tasks: Mutex<HashMap<String, Entry>>,
     pod: Mutex<Option<Arc<Pod>>>,
     dismissed: watch::Sender<bool>,
@@ -170,6 +170,11 @@ impl Shim {
         if self.tasks().is_empty() {
             self.dismissed.send_replace(true);
         }
+    }
+
+    /// The shim may go, whatever it has: its machine ends with it.
+    pub fn dismiss_with_all(&self) {
+        self.dismissed.send_replace(true);
     }
 
     /// Waits until it may go.

@@ -20,6 +20,10 @@ struct Engine {
     cases: BTreeMap<String, String>,
     refused: BTreeMap<String, String>,
     fails: BTreeMap<String, String>,
+    /// Cases that are refused only of sandboxes without a pause image.
+    without_pause_image: BTreeMap<String, String>,
+    /// Cases that end the engine itself before it asks for such a sandbox.
+    ends_the_engine: BTreeMap<String, String>,
 }
 
 /// What has to come of a case with ours.
@@ -50,4 +54,21 @@ pub fn outcome(name: &str) -> Outcome {
     } else {
         Outcome::Works
     }
+}
+
+/// What the list says of sandboxes that the shim makes by itself.
+///
+/// # Panics
+/// As [`outcome`].
+pub fn outcome_by_itself(name: &str) -> Outcome {
+    if LIST.cri.without_pause_image.contains_key(name) {
+        Outcome::Fails
+    } else {
+        outcome(name)
+    }
+}
+
+/// Whether a case can be run with sandboxes that the shim makes by itself.
+pub fn can_be_by_itself(name: &str) -> bool {
+    !LIST.cri.ends_the_engine.contains_key(name)
 }

@@ -85,7 +85,7 @@ impl Engine {
             registry.push(&layout, name);
         }
         network(folder, number);
-        let config = configuration(&cofferdam, &registry.address);
+        let config = configuration(&cofferdam, version, &registry.address);
         fs::write(folder.join("containerd.toml"), config).expect("a configuration");
         let daemon = spawn(release, &cofferdam)?;
         let engine = Self {
@@ -285,7 +285,22 @@ fn network(folder: &Path, number: u8) {
     fs::write(configured.join("10-pods.conflist"), list.to_string()).expect("a network");
 }
 
-fn configuration(cofferdam: &Cofferdam, registry: &str) -> String {
+/// The same runtime, told to make sandboxes by itself; containerd before 2.0 cannot.
+fn sandboxer(version: (u32, u32), cri: &str) -> String {
+    if version < (2, 0) {
+        return String::new();
+    }
+    format!(
+        r#"[{cri}.containerd.runtimes.sandboxer]
+runtime_type = "io.containerd.cofferdam.v2"
+privileged_without_host_devices = true
+pod_annotations = ["io.cofferdam.*"]
+sandboxer = "shim"
+"#
+    )
+}
+
+fn configuration(cofferdam: &Cofferdam, version: (u32, u32), registry: &str) -> String {
     let folder = cofferdam.folder();
     let cri = "plugins.\"io.containerd.grpc.v1.cri\"";
     format!(
@@ -315,7 +330,8 @@ runtime_type = "io.containerd.runc.v2"
 runtime_type = "io.containerd.cofferdam.v2"
 privileged_without_host_devices = true
 pod_annotations = ["io.cofferdam.*"]
-"#,
+{sandboxer}"#,
+        sandboxer = sandboxer(version, cri),
         root = folder.join("root"),
         state = folder.join("run"),
         socket = folder.join("c.sock"),

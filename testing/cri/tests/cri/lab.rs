@@ -19,19 +19,29 @@ use crate::engine::Engine;
 pub enum Handler {
     /// The reference.
     Runc,
-    /// Ours.
+    /// Ours, with a pause image.
     Cofferdam,
+    /// Ours, whose shim makes sandboxes by itself.
+    Sandboxer,
 }
 
 impl Handler {
-    /// The reference first.
-    pub const BOTH: [Self; 2] = [Self::Runc, Self::Cofferdam];
+    /// Those that an engine of this version has, the reference first.
+    pub fn of(version: Option<(u32, u32)>) -> &'static [Self] {
+        let all = &[Self::Runc, Self::Cofferdam, Self::Sandboxer];
+        if version >= Some((2, 0)) {
+            all
+        } else {
+            &all[..2]
+        }
+    }
 
     /// As containerd's configuration calls it.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Runc => "runc",
             Self::Cofferdam => "cofferdam",
+            Self::Sandboxer => "sandboxer",
         }
     }
 }
@@ -112,7 +122,7 @@ impl<'a> Lab<'a> {
 
     /// Whether ours is under test.
     pub fn is_machine(&self) -> bool {
-        self.handler == Handler::Cofferdam
+        self.handler != Handler::Runc
     }
 
     /// No pod, container, process in a group, or group of this case is left.

@@ -223,9 +223,12 @@ impl<'a> Pod<'a> {
 
 impl Drop for Pod<'_> {
     fn drop(&mut self) {
-        // What does not work is seen by what is left behind a case.
-        let _stopped = self.stop();
-        let _removed = self.remove();
+        // What does not work is seen by what is left behind a case, too.
+        for done in [self.stop(), self.remove()] {
+            if let Err(error) = done {
+                eprintln!("{}: {error:?}", self.lab.case);
+            }
+        }
     }
 }
 
