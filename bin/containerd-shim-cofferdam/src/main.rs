@@ -17,6 +17,7 @@ mod events;
 mod flags;
 mod info;
 mod log;
+mod oom_score;
 mod options;
 mod record;
 mod rootfs;

@@ -24,6 +24,9 @@ pub struct Record {
     /// The network namespace that the sandbox is connected to.
     #[serde(default)]
     pub network: Option<PathBuf>,
+    /// The control groups that were made for it.
+    #[serde(default)]
+    pub cgroups: Vec<PathBuf>,
 }
 
 impl Record {
@@ -56,6 +59,7 @@ mod tests {
             helpers: Vec::new(),
             pid: 7,
             network: Some("/run/netns/a".into()),
+            cgroups: vec!["/sys/fs/cgroup/a".into()],
         };
         record.write(bundle.path()).unwrap();
         assert_eq!(Record::read(bundle.path()), record);

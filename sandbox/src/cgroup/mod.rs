@@ -4,6 +4,7 @@
 //! VMM, file server, driver and proxy are in those of the sandbox's first container, each further container's proxy in
 //! those of its own. So an engine's statistics show what the virtual machine costs the host, its kernel included.
 
+mod membership;
 mod mounts;
 
 use std::fs;
@@ -13,6 +14,7 @@ use std::time::{Duration, Instant};
 
 use oci_spec::runtime::Spec;
 
+pub use membership::{Groups, Visit};
 pub use mounts::{Hierarchies, Version};
 
 /// How long the kernel may take to let go of processes that have ended, all groups together.

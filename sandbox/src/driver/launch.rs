@@ -133,6 +133,8 @@ async fn prepare(
             size,
             entries: guest_spec.entries.clone(),
             network: network(launch)?,
+            // The proxy does.
+            shows_network: false,
             rates: spec::rates(&launch.spec, &launch.config)?,
         },
     )
