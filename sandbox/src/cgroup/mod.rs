@@ -6,6 +6,7 @@
 
 mod membership;
 mod mounts;
+pub mod want;
 
 use std::fs;
 use std::io::{self, ErrorKind};

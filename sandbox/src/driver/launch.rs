@@ -1,5 +1,6 @@
 //! From a launch message to a created container.
 
+use std::ffi::OsString;
 use std::fs;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -27,13 +28,15 @@ use crate::template::Order;
 use crate::timeline;
 
 /// The whole life of a driver whose launching command is at the other end of `socket`. `make_template` starts a process
-/// that runs [`crate::template::make`] beside it.
+/// that runs [`crate::template::make`] beside it; `victim` are the arguments with which this program runs
+/// [`crate::cgroup::want::want`].
 ///
 /// # Errors
 /// When that command cannot be understood; everything else is told to it.
 pub async fn main(
     socket: UnixStream,
     make_template: impl FnOnce(&Order) -> std::io::Result<Child>,
+    victim: Vec<OsString>,
 ) -> Result<(), SandboxError> {
     let lost = |source| SandboxError::Channel {
         phase: "launching the driver",
@@ -86,7 +89,8 @@ pub async fn main(
             Err(error) => tracing::warn!(%error, "cannot have a template made"),
         }
     }
-    let driver = Arc::new(Driver::new(&launch, sandbox));
+    let driver = Arc::new(Driver::new(&launch, sandbox, victim));
+    driver.watch_memory();
     let member = Member::new(launch, container);
     // Nothing has ended before the first one has begun.
     if driver.admit(&member) {

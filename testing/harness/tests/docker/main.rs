@@ -89,7 +89,8 @@ impl Shared {
 
 /// Runs a case with runc and with ours, and compares.
 fn run(daemon: &Daemon, name: &str, case: Case) -> Result<(), Failed> {
-    let wanted = compatibility::outcome(name);
+    let runtime = daemon.release().ours;
+    let wanted = compatibility::outcome(name, runtime);
     let reference = match observe(daemon, Runtime::Runc, name, case) {
         Verdict::Observed(reference) => reference,
         Verdict::Refused => return Err("runc refuses it".into()),
@@ -98,7 +99,6 @@ fn run(daemon: &Daemon, name: &str, case: Case) -> Result<(), Failed> {
             return Ok(());
         }
     };
-    let runtime = daemon.release().ours;
     let seen = || match observe(daemon, runtime, name, case) {
         Verdict::Observed(seen) if seen == reference => Ok(Outcome::Works),
         Verdict::Observed(seen) => {
