@@ -17,7 +17,6 @@ mod events;
 mod flags;
 mod info;
 mod log;
-mod oom_score;
 mod options;
 mod record;
 mod rootfs;

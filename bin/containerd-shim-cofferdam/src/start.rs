@@ -8,13 +8,13 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, Result};
+use sandbox::oom_score;
 use sandbox::spec;
 use sandbox::state::ProcessIdentity;
 
 use crate::address;
 use crate::bootstrap::{Request, TTRPC_ADDRESS};
 use crate::flags::Flags;
-use crate::oom_score;
 use crate::record::Record;
 
 /// Runs the command; the working directory is the bundle.

@@ -20,6 +20,7 @@ use crate::driver::members::{Driver, Member, helpers};
 use crate::driver::oci_state::oci_state;
 use crate::error::SandboxError;
 use crate::hooks;
+use crate::oom_score;
 use crate::sandbox::{Container, Sandbox, SandboxOptions};
 use crate::spec::{self, GuestSpec, NetworkOf};
 use crate::state::{ExitStatus, ProcessIdentity, Record, Status, Store};
@@ -143,6 +144,8 @@ async fn prepare(
         },
     )
     .await?;
+    let machine = sandbox.processes().iter().copied();
+    oom_score::begin(&launch.spec, machine.chain(proxy(&record, launch)));
     let made = async {
         store.update(&launch.id, |record| record.helpers = helpers(&sandbox))?;
         if spec::memory_limit(&launch.spec).is_some() {
@@ -164,10 +167,15 @@ async fn prepare(
 /// the proxy and which removes them.
 pub(super) fn account(record: &Record, launch: &Launch) -> Result<(), SandboxError> {
     cgroup::make(&record.cgroups)?;
-    if launch.proxy != record.creator {
-        cgroup::join(&record.cgroups, launch.proxy.pid)?;
+    if let Some(proxy) = proxy(record, launch) {
+        cgroup::join(&record.cgroups, proxy.cast_signed())?;
     }
     Ok(())
+}
+
+/// The proxy, unless that is the command that creates the container.
+pub(super) fn proxy(record: &Record, launch: &Launch) -> Option<u32> {
+    (launch.proxy != record.creator).then_some(launch.proxy.pid.cast_unsigned())
 }
 
 /// Makes a container in a machine that is there, and its control socket.

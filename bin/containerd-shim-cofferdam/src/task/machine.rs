@@ -7,11 +7,11 @@ use containerd_shim_protos::ttrpc;
 use oci_spec::runtime::Spec;
 use sandbox::cgroup::{CgroupError, Groups};
 use sandbox::config::Config;
+use sandbox::oom_score;
 use sandbox::spec;
 use sandbox::state::ProcessIdentity;
 use sandbox::{Sandbox, SandboxError, SandboxOptions};
 
-use crate::oom_score;
 use crate::record::Record;
 use crate::status;
 
@@ -90,31 +90,13 @@ impl Machine {
             pid,
             groups: Mutex::new(Some(groups)),
         };
-        if let Some(score) = score(spec) {
-            machine.set_score(|_| Some(score));
-        }
+        oom_score::begin(spec, machine.sandbox.processes().iter().copied());
         Ok(machine)
     }
 
-    /// Makes it as likely to be killed, when the host has no memory left, as this container that has joined it may be: who
-    /// kills a container kills all of its machine.
+    /// Tells it of a container that has joined.
     pub fn expose(&self, spec: &Spec) {
-        if let Some(score) = score(spec) {
-            self.set_score(|present| (present < score).then_some(score));
-        }
-    }
-
-    fn set_score(&self, wanted: impl Fn(i32) -> Option<i32>) {
-        for &pid in self.sandbox.processes() {
-            let set = oom_score::of(pid).and_then(|present| match wanted(present) {
-                Some(score) => oom_score::set(pid, score),
-                None => Ok(()),
-            });
-            if let Err(error) = set {
-                // Only CAP_SYS_RESOURCE may protect a process more than it was.
-                tracing::warn!(%error, pid, "process.oomScoreAdj is not that of the virtual machine");
-            }
-        }
+        oom_score::join(spec, self.sandbox.processes().iter().copied());
     }
 
     /// Ends it at once; nothing of it is left then.
@@ -130,10 +112,6 @@ impl Machine {
             let _removed = tokio::task::spawn_blocking(move || drop(groups)).await;
         }
     }
-}
-
-fn score(spec: &Spec) -> Option<i32> {
-    spec.process().as_ref()?.oom_score_adj()
 }
 
 fn write(record: &Record, bundle: &Path) -> ttrpc::Result<()> {

@@ -70,6 +70,14 @@ pub fn control_groups_behind_the_pid(docker: &Docker) -> Verdict {
     observed(groups.len())
 }
 
+pub fn oom_score_behind_the_pid(docker: &Docker) -> Verdict {
+    let name = docker.background(&["--oom-score-adj", "300"], &["sleep", "1000"]);
+    let pid = docker.inspect(&name, ".State.Pid");
+    let score = fs::read_to_string(format!("/proc/{pid}/oom_score_adj")).expect("reads");
+    assert_eq!(score, "300\n");
+    observed(score)
+}
+
 /// The groups of a process, one for each hierarchy that Docker reads.
 fn groups(pid: &str) -> Vec<PathBuf> {
     let table = fs::read_to_string(format!("/proc/{pid}/cgroup")).expect("reads");

@@ -131,5 +131,19 @@ pub fn throttled_devices(docker: &Docker) -> Verdict {
         return Verdict::Skipped("this machine has no disk of its own");
     };
     let option = format!("{disk}:1mb");
+    let asked = docker.name("asked");
+    docker.ok(&[
+        "create",
+        "--name",
+        &asked,
+        "--device-read-bps",
+        &option,
+        "busybox",
+    ]);
+    let kept = docker.inspect(&asked, "len .HostConfig.BlkioDeviceReadBps");
+    docker.ok(&["rm", &asked]);
+    if kept == "0" {
+        return Verdict::Skipped("this release of the engine leaves the option out here");
+    }
     super::isolation::refused(docker, &["--device-read-bps", &option], "throttle")
 }
