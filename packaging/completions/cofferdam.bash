@@ -112,6 +112,9 @@ _cofferdam() {
             cofferdam,update)
                 cmd="cofferdam__subcmd__update"
                 ;;
+            cofferdam,victim)
+                cmd="cofferdam__subcmd__victim"
+                ;;
             cofferdam__subcmd__help,check)
                 cmd="cofferdam__subcmd__help__subcmd__check"
                 ;;
@@ -208,6 +211,9 @@ _cofferdam() {
             cofferdam__subcmd__help,update)
                 cmd="cofferdam__subcmd__help__subcmd__update"
                 ;;
+            cofferdam__subcmd__help,victim)
+                cmd="cofferdam__subcmd__help__subcmd__victim"
+                ;;
             cofferdam__subcmd__help__subcmd__template,ls)
                 cmd="cofferdam__subcmd__help__subcmd__template__subcmd__ls"
                 ;;
@@ -248,7 +254,7 @@ _cofferdam() {
 
     case "${cmd}" in
         cofferdam)
-            opts="-h -V --root --log --log-format --debug --systemd-cgroup --rootless --help --version create start run state kill delete exec list ps logs stop rm images rmi pull load template check pause resume update events spec features generate-docs checkpoint restore network driver proxy template-maker help"
+            opts="-h -V --root --log --log-format --debug --systemd-cgroup --rootless --help --version create start run state kill delete exec list ps logs stop rm images rmi pull load template check pause resume update events spec features generate-docs checkpoint restore network driver proxy template-maker victim help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -524,7 +530,7 @@ _cofferdam() {
             return 0
             ;;
         cofferdam__subcmd__help)
-            opts="create start run state kill delete exec list ps logs stop rm images rmi pull load template check pause resume update events spec features generate-docs checkpoint restore network driver proxy template-maker help"
+            opts="create start run state kill delete exec list ps logs stop rm images rmi pull load template check pause resume update events spec features generate-docs checkpoint restore network driver proxy template-maker victim help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1014,6 +1020,20 @@ _cofferdam() {
             return 0
             ;;
         cofferdam__subcmd__help__subcmd__update)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        cofferdam__subcmd__help__subcmd__victim)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
@@ -1712,6 +1732,20 @@ _cofferdam() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        cofferdam__subcmd__victim)
+            opts="-h --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
                 *)
                     COMPREPLY=()
                     ;;

@@ -3,6 +3,7 @@
 //! - [`Sandbox`], [`Container`] and [`Process`] are the virtual machine and what runs in it, for any Rust program.
 //! - [`driver`] keeps a sandbox alive behind the OCI command; [`control`] is how commands reach it.
 //! - [`template`] is how machines start without a boot.
+//! - [`oom_score`] is whom the kernel rather kills.
 //! - [`state`] is what is written down, [`spec`] what a bundle asks for, [`config`] what the host's owner decides.
 
 pub mod backend;
@@ -14,6 +15,7 @@ pub mod driver;
 mod error;
 mod hooks;
 mod id;
+pub mod oom_score;
 mod sandbox;
 pub mod spec;
 pub mod state;

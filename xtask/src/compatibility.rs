@@ -30,12 +30,19 @@ struct Engine {
     /// Those that come out differently, and why.
     #[serde(default)]
     fails: BTreeMap<String, String>,
-    /// Those that come out differently for sandboxes without a pause image, and why.
+    /// Those that come out differently by one of the ways to have ours, `command`, `shim` or `sandboxer`, and why.
     #[serde(default)]
-    without_pause_image: BTreeMap<String, String>,
-    /// Those that such sandboxes do not even get to.
-    #[serde(default)]
-    ends_the_engine: BTreeMap<String, String>,
+    fails_by: BTreeMap<String, BTreeMap<String, String>>,
+}
+
+impl Engine {
+    /// The ways by which a case comes out differently, and why.
+    fn exceptions(&self, case: &str) -> Vec<(&str, &str)> {
+        let exceptions = self.fails_by.iter();
+        exceptions
+            .filter_map(|(way, cases)| Some((way.as_str(), cases.get(case)?.as_str())))
+            .collect()
+    }
 }
 
 /// The document's text.
@@ -57,7 +64,8 @@ fn complete(name: &str, engine: &mut Engine, root: &Path) -> Result<()> {
         .cases
         .keys()
         .chain(engine.refused.keys())
-        .chain(engine.fails.keys());
+        .chain(engine.fails.keys())
+        .chain(engine.fails_by.values().flat_map(BTreeMap::keys));
     let unknown: Vec<_> = named.filter(|case| !written.contains(*case)).collect();
     if !unknown.is_empty() {
         bail!(
@@ -121,7 +129,13 @@ fn render(engines: &BTreeMap<String, Engine>) -> String {
          | engine | cases | work | are refused | differ |\n|---|---|---|---|---|\n",
     );
     for engine in engines.values() {
-        let (all, refused, fails) = (engine.cases.len(), engine.refused.len(), engine.fails.len());
+        let (all, refused) = (engine.cases.len(), engine.refused.len());
+        let fails: BTreeSet<_> = engine
+            .fails
+            .keys()
+            .chain(engine.fails_by.values().flat_map(BTreeMap::keys))
+            .collect();
+        let fails = fails.len();
         let _infallible = writeln!(
             text,
             "| {} | {all} | {} | {refused} | {fails} |",
@@ -136,16 +150,23 @@ fn render(engines: &BTreeMap<String, Engine>) -> String {
             engine.title, engine.version
         );
         for (case, feature) in &engine.cases {
-            let mut result = match (engine.refused.get(case), engine.fails.get(case)) {
+            let result = match (engine.refused.get(case), engine.fails.get(case)) {
                 (Some(reason), _) => format!("refused: {reason}"),
                 (None, Some(reason)) => format!("differs: {reason}"),
-                (None, None) => "works".to_owned(),
+                (None, None) => match &engine.exceptions(case)[..] {
+                    [] => "works".to_owned(),
+                    exceptions => {
+                        let differs = exceptions.iter().map(|(way, reason)| match *way {
+                            "command" => format!("by the OCI command it differs: {reason}"),
+                            "sandboxer" => {
+                                format!("with `sandboxer = \"shim\"` it is {reason}")
+                            }
+                            way => format!("by the {way} it differs: {reason}"),
+                        });
+                        format!("works; {}", differs.collect::<Vec<_>>().join("; "))
+                    }
+                },
             };
-            for special in [&engine.without_pause_image, &engine.ends_the_engine] {
-                if let Some(reason) = special.get(case) {
-                    result += &format!("; with `sandboxer = \"shim\"`: {reason}");
-                }
-            }
             let _infallible = writeln!(text, "| {feature} | {result} | `{case}` |");
         }
     }

@@ -16,12 +16,40 @@ use crate::places::Places;
 use crate::store::{Locked, Store};
 use crate::suite::Suite;
 
-/// What is fetched, and the first version that is new enough.
-const PACKAGE: &str = "containerd";
-const SERIES: &str = "2.";
+/// An engine, and where a version of it that is new enough comes from.
+struct Engine {
+    /// The name of its folder; its first package is what gives the version.
+    name: &'static str,
+    packages: &'static [&'static str],
+    /// How its version begins.
+    series: &'static str,
+    /// Suites that may have it, the preferred one first.
+    suites: &'static [&'static str],
+    /// What has to run here: it is useless if it wants newer libraries than this machine has.
+    programs: &'static [&'static str],
+    /// What is fetched at most.
+    megabytes: u32,
+}
 
-/// Suites that may have it, the preferred one first.
-const SUITES: [&str; 2] = ["forky", "sid"];
+const ENGINES: [Engine; 2] = [
+    Engine {
+        name: "containerd",
+        packages: &["containerd"],
+        series: "2.",
+        suites: &["forky", "sid"],
+        programs: &["usr/bin/containerd"],
+        megabytes: 30,
+    },
+    // Takes shims by their name, as Docker does since 23. Its containerd and runc may be this machine's.
+    Engine {
+        name: "docker",
+        packages: &["docker.io", "docker-cli"],
+        series: "26.",
+        suites: &["trixie"],
+        programs: &["usr/sbin/dockerd", "usr/bin/docker"],
+        megabytes: 30,
+    },
+];
 
 /// Which engines to fetch.
 #[derive(Args)]
@@ -37,81 +65,109 @@ pub struct Options {
 /// Unpacks what the cache does not hold, and links it into `target/engines`.
 pub fn install(places: &Places, options: &Options) -> Result<()> {
     let store = Store::open(&places.cache, "engines")?;
-    let cached = cached(&store)?.filter(|_| !options.update);
-    let entry = match cached.map_or_else(|| fetch(&store), Ok) {
-        Ok(entry) => entry,
-        Err(error) if options.optional => {
-            eprintln!("doing without {PACKAGE} {SERIES}x: {error:#}");
-            return Ok(());
-        }
-        Err(error) => return Err(error),
-    };
-    let link = places.target.join("engines").join(PACKAGE);
-    place(&entry, &link).with_context(|| format!("link {}", link.display()))?;
-    println!("{}", link.display());
+    for engine in &ENGINES {
+        let cached = engine.cached(&store)?.filter(|_| !options.update);
+        let entry = match cached.map_or_else(|| engine.fetch(&store), Ok) {
+            Ok(entry) => entry,
+            Err(error) if options.optional => {
+                eprintln!(
+                    "doing without {} {}x: {error:#}",
+                    engine.name, engine.series
+                );
+                continue;
+            }
+            Err(error) => return Err(error),
+        };
+        let link = places.target.join("engines").join(engine.name);
+        place(&entry, &link).with_context(|| format!("link {}", link.display()))?;
+        println!("{}", link.display());
+    }
     Ok(())
 }
 
-/// The newest one in the cache.
-fn cached(store: &Store) -> Result<Option<PathBuf>> {
-    let directory = store.directory();
-    let mut entries = Vec::new();
-    for entry in fs::read_dir(directory).with_context(|| format!("read {}", directory.display()))? {
-        let path = entry
-            .with_context(|| format!("read {}", directory.display()))?
-            .path();
-        if path.join("usr/bin").join(PACKAGE).exists() {
-            let made = fs::metadata(&path).and_then(|about| about.modified());
-            entries.push((
-                made.with_context(|| format!("read {}", path.display()))?,
-                path,
-            ));
+impl Engine {
+    /// The newest one in the cache.
+    fn cached(&self, store: &Store) -> Result<Option<PathBuf>> {
+        let directory = store.directory();
+        let mut entries = Vec::new();
+        for entry in
+            fs::read_dir(directory).with_context(|| format!("read {}", directory.display()))?
+        {
+            let path = entry
+                .with_context(|| format!("read {}", directory.display()))?
+                .path();
+            if self
+                .programs
+                .iter()
+                .all(|program| path.join(program).exists())
+            {
+                let made = fs::metadata(&path).and_then(|about| about.modified());
+                entries.push((
+                    made.with_context(|| format!("read {}", path.display()))?,
+                    path,
+                ));
+            }
         }
+        entries.sort();
+        Ok(entries.pop().map(|(_, path)| path))
     }
-    entries.sort();
-    Ok(entries.pop().map(|(_, path)| path))
-}
 
-fn fetch(store: &Store) -> Result<PathBuf> {
-    let store = store.lock()?;
-    let mut failures = Vec::new();
-    for suite in SUITES {
-        match fetch_from(&store, suite) {
-            Ok(entry) => return Ok(entry),
-            Err(error) => failures.push(format!("{suite}: {error:#}")),
+    fn fetch(&self, store: &Store) -> Result<PathBuf> {
+        let store = store.lock()?;
+        let mut failures = Vec::new();
+        for suite in self.suites {
+            match self.fetch_from(&store, suite) {
+                Ok(entry) => return Ok(entry),
+                Err(error) => failures.push(format!("{suite}: {error:#}")),
+            }
         }
+        bail!(
+            "no suite has {} {}x\n  {}",
+            self.name,
+            self.series,
+            failures.join("\n  ")
+        )
     }
-    bail!(
-        "no suite has {PACKAGE} {SERIES}x\n  {}",
-        failures.join("\n  ")
-    )
-}
 
-fn fetch_from(store: &Locked, name: &str) -> Result<PathBuf> {
-    let suite = Suite::open(&store.directory().join(".apt"), name)?;
-    let version = suite.candidate(PACKAGE)?;
-    if !version.starts_with(SERIES) {
-        bail!("it has {version}");
+    fn fetch_from(&self, store: &Locked, name: &str) -> Result<PathBuf> {
+        let suite = Suite::open(&store.directory().join(".apt"), name)?;
+        let versions = self.packages.iter().map(|package| {
+            let version = suite.candidate(package)?;
+            if !version.starts_with(self.series) {
+                bail!("it has {package} {version}");
+            }
+            Ok(version)
+        });
+        let versions = versions.collect::<Result<Vec<_>>>()?;
+        let version = versions.first().context("an engine without packages")?;
+        let key = format!("{}-{version}", self.name);
+        if let Some(entry) = store.find(&key) {
+            return Ok(entry);
+        }
+        eprintln!(
+            "fetching {} {version} (about {} MB)",
+            self.name, self.megabytes
+        );
+        let stage = store.stage()?;
+        let content = stage.path().join("content");
+        for (package, version) in self.packages.iter().zip(&versions) {
+            let folder = stage.path().join(package);
+            fs::create_dir(&folder).with_context(|| format!("create {}", folder.display()))?;
+            let file = suite.download(package, version, &folder)?;
+            command::run(
+                Command::new("dpkg-deb")
+                    .arg("--extract")
+                    .arg(&file)
+                    .arg(&content),
+            )?;
+        }
+        for program in self.programs {
+            command::output(Command::new(content.join(program)).arg("--version"))?;
+        }
+        let entry = store.publish(&content, &key)?;
+        store.prune(1, |entry| entry.starts_with(self.name))?;
+        Ok(entry)
     }
-    let key = format!("{PACKAGE}-{version}");
-    if let Some(entry) = store.find(&key) {
-        return Ok(entry);
-    }
-    eprintln!("fetching {PACKAGE} {version} (about 30 MB)");
-    let stage = store.stage()?;
-    let package = suite.download(PACKAGE, &version, stage.path())?;
-    let content = stage.path().join("content");
-    command::run(
-        Command::new("dpkg-deb")
-            .arg("--extract")
-            .arg(&package)
-            .arg(&content),
-    )?;
-    // It is useless if it wants newer libraries than this machine has.
-    command::output(Command::new(content.join("usr/bin").join(PACKAGE)).arg("--version"))?;
-    let entry = store.publish(&content, &key)?;
-    store.prune(1, |entry| entry.starts_with(PACKAGE))?;
-    Ok(entry)
 }
 
 /// Makes or renews the link, without a moment in which there is none.

@@ -22,6 +22,9 @@ pub struct VmConfig {
     pub share: Option<Share>,
     /// Network cards, at most as many as [`Capabilities::nics`](crate::Capabilities::nics).
     pub nics: Vec<Nic>,
+    /// The network namespace that the VMM process is in; without it, one of its own. Nothing but the process is there:
+    /// its taps may be anywhere. Needs [`Privileges::Drop`].
+    pub network: Option<OwnedFd>,
     /// Who the VMM process runs as.
     pub privileges: Privileges,
 }

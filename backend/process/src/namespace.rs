@@ -7,20 +7,25 @@
 
 use std::ffi::CStr;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
 use rustix::mount::{MountPropagationFlags, mount_change};
-use rustix::thread::{UnshareFlags, unshare_unsafe};
+use rustix::thread::{LinkNameSpaceType, UnshareFlags, move_into_link_name_space, unshare_unsafe};
 
-/// Gives the calling thread mount, IPC and network namespaces of its own; no mount made from now on, here or outside,
-/// is seen on the other side. Call it while the process has one thread.
+/// Gives the calling thread mount and IPC namespaces of its own, and a network namespace: the given one, or one of its
+/// own. No mount made from now on, here or outside, is seen on the other side. Call it while the process has one thread.
 ///
 /// # Errors
 /// The operating system's answer, `EPERM` without root.
-pub fn own_namespaces() -> rustix::io::Result<()> {
+pub fn own_namespaces(network: Option<BorrowedFd<'_>>) -> rustix::io::Result<()> {
+    let mut own = UnshareFlags::NEWNS | UnshareFlags::NEWIPC;
+    match network {
+        Some(network) => move_into_link_name_space(network, Some(LinkNameSpaceType::Network))?,
+        None => own |= UnshareFlags::NEWNET,
+    }
     // SAFETY: the descriptor table, the only thing that can be unsafe to unshare, stays.
     unsafe {
-        unshare_unsafe(UnshareFlags::NEWNS | UnshareFlags::NEWIPC | UnshareFlags::NEWNET)?;
+        unshare_unsafe(own)?;
     }
     mount_change(
         c"/",

@@ -73,6 +73,8 @@ pub struct Program {
     pub stderr: Option<OwnedFd>,
     /// Descriptors that stay open in the child under the number they have here. Closed here afterwards.
     pub inherited: Vec<OwnedFd>,
+    /// The network namespace that it is in, instead of one of its own. Needs [`Confinement::namespaces`].
+    pub network: Option<OwnedFd>,
     /// What it may not do.
     pub confinement: Confinement,
 }
@@ -95,6 +97,7 @@ impl Program {
         let steps = Steps {
             parent: rustix::process::getpid(),
             inherited: self.inherited.iter().map(AsRawFd::as_raw_fd).collect(),
+            network: self.network.as_ref().map(AsRawFd::as_raw_fd),
             groups: self
                 .confinement
                 .identity
@@ -111,7 +114,7 @@ impl Program {
         // SAFETY: `enter` keeps to what is allowed between fork and exec, see the head of this file.
         unsafe { command.pre_exec(move || Ok(steps.enter()?)) };
         let mut child = command.spawn()?;
-        drop(self.inherited);
+        drop((self.inherited, self.network));
         let pid = Pid::from_raw(child.id().cast_signed()).ok_or(io::ErrorKind::InvalidData)?;
         // `std::process::Child` neither kills nor reaps when dropped: from here on the pidfd does.
         Child::adopt(pid).inspect_err(|_| {
@@ -126,6 +129,7 @@ impl Program {
 struct Steps {
     parent: Pid,
     inherited: Vec<RawFd>,
+    network: Option<RawFd>,
     groups: Vec<Gid>,
     confinement: Confinement,
 }
@@ -146,7 +150,9 @@ impl Steps {
         setrlimit(Resource::Core, none)?;
         umask(Mode::RWXG | Mode::RWXO);
         if self.confinement.namespaces {
-            own_namespaces()?;
+            // SAFETY: the descriptor was open when the process forked.
+            let network = self.network.map(|fd| unsafe { BorrowedFd::borrow_raw(fd) });
+            own_namespaces(network)?;
             if let (Some(device), Some(identity)) =
                 (&self.confinement.device, &self.confinement.identity)
             {

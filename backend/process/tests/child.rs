@@ -16,6 +16,7 @@ fn shell(script: &str) -> Program {
         stdin: None,
         stderr: None,
         inherited: Vec::new(),
+        network: None,
         confinement: Confinement::default(),
     }
 }

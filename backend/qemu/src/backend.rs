@@ -197,6 +197,12 @@ impl QemuBackend {
                 "is not a single printable word",
             ));
         }
+        if config.network.is_some() && config.privileges == Privileges::Inherit {
+            return Err(unsupported(
+                "a network namespace of the VMM's".to_owned(),
+                "needs root",
+            ));
+        }
         if let Privileges::Drop { uid, gid } = config.privileges
             && (uid == 0 || gid == 0)
         {

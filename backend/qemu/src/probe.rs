@@ -144,6 +144,7 @@ impl Probe {
             vcpus: 1,
             share: None,
             nics: Vec::new(),
+            network: None,
             privileges: self.privileges,
         };
         let unusable = |reason| Ok(ProbeOutcome::Unusable { reason });

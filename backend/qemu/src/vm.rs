@@ -208,6 +208,7 @@ impl Running {
             stdin: None,
             stderr: Some(stderr_end.into_blocking_fd()?),
             inherited,
+            network: config.network,
             confinement,
         }
         .spawn()?;

@@ -60,6 +60,7 @@ fn main() -> ExitCode {
         Command::Driver(args) => process::driver::run(&args),
         Command::Proxy(args) => process::proxy::run(&args),
         Command::TemplateMaker(args) => process::maker::run(&args),
+        Command::Victim => process::victim::run(),
     };
     sandbox::timeline::mark("a command ends", None);
     match done {

@@ -36,6 +36,7 @@ pub fn run(flags: &Flags) -> Result<()> {
             .context("cannot clear up in the network namespace")?;
     }
     rootfs::unmount_all(&bundle)?;
+    sandbox::cgroup::remove(&record.cgroups).context("cannot remove the control groups")?;
     if let Some(socket) = address::read(&bundle).filter(|socket| !address::answers(socket)) {
         let _gone = fs::remove_file(socket);
     }

@@ -27,6 +27,9 @@ pub struct Record {
     /// The configuration that containerd named when it started the shim, for a sandbox that it makes without a task.
     #[serde(default)]
     pub configuration: Option<PathBuf>,
+    /// The control groups that were made for it.
+    #[serde(default)]
+    pub cgroups: Vec<PathBuf>,
 }
 
 impl Record {
@@ -60,6 +63,7 @@ mod tests {
             pid: 7,
             network: Some("/run/netns/a".into()),
             configuration: Some("/etc/a.toml".into()),
+            cgroups: vec!["/sys/fs/cgroup/a".into()],
         };
         record.write(bundle.path()).unwrap();
         assert_eq!(Record::read(bundle.path()), record);

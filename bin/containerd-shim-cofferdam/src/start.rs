@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, Result, anyhow};
+use sandbox::oom_score;
 use sandbox::spec::{self, LoadError};
 use sandbox::state::ProcessIdentity;
 
@@ -131,5 +132,15 @@ fn server(
     if identity.is_none() {
         let _reaped = child.wait();
     }
-    identity.context("the shim ended early")
+    let identity = identity.context("the shim ended early")?;
+    // As containerd's own shim has it: rather one pod than the engine of all.
+    let engine = rustix::process::getppid().map(|pid| pid.as_raw_nonzero().get().cast_unsigned());
+    if let Some(engine) = engine
+        && let Err(error) = oom_score::put_before(child.id(), engine)
+    {
+        let _ended = child.kill();
+        let _reaped = child.wait();
+        return Err(error).context("cannot set the shim's oom_score_adj");
+    }
+    Ok(identity)
 }

@@ -30,7 +30,7 @@ pub struct Tree {
 /// Makes the tree and enters it. The host's files can't be reached afterwards.
 pub fn build(entries: &[Entry]) -> Result<Tree, EntryError> {
     check_paths(entries)?;
-    own_namespaces().map_err(step("cannot make namespaces"))?;
+    own_namespaces(None).map_err(step("cannot make namespaces"))?;
     // What is made here is for the guest's users to walk through.
     umask(Mode::WGRP | Mode::WOTH);
 

@@ -23,9 +23,11 @@ mod namespace;
 mod network;
 mod snapshot;
 mod tap;
+mod tenant;
 
 pub use bridge::{Bridge, stand_in};
 pub use error::NetworkError;
 pub use namespace::{Identity, Namespace, enter_for_good};
 pub use network::{CardPlug, Network, Options, Plan, Rates, sweep};
 pub use snapshot::{Address, Interface, Mac, Neighbour, Route, Snapshot};
+pub use tenant::Tenant;

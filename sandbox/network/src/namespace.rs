@@ -113,6 +113,29 @@ impl Namespace {
         }
     }
 
+    /// The same once more.
+    pub(crate) fn try_clone(&self) -> Result<Self, NetworkError> {
+        let handle = self.handle.try_clone();
+        Ok(Self {
+            handle: handle.map_err(|source| self.failed(source))?,
+            path: self.path.clone(),
+            unfinished: self.unfinished,
+        })
+    }
+
+    /// Takes the calling thread into it.
+    pub(crate) fn move_in(&self) -> Result<(), NetworkError> {
+        move_into_link_name_space(self.handle.as_fd(), Some(LinkNameSpaceType::Network))
+            .map_err(|errno| self.failed(errno.into()))
+    }
+
+    pub(crate) fn failed(&self, source: io::Error) -> NetworkError {
+        NetworkError::Namespace {
+            path: self.path.clone(),
+            source,
+        }
+    }
+
     /// Runs something in it, on a thread of its own: the caller's never leaves its namespace.
     ///
     /// # Errors
@@ -121,25 +144,17 @@ impl Namespace {
         &self,
         work: impl FnOnce() -> Result<T, NetworkError> + Send,
     ) -> Result<T, NetworkError> {
-        let failed = |source: io::Error| NetworkError::Namespace {
-            path: self.path.clone(),
-            source,
-        };
         std::thread::scope(|scope| {
             let thread = std::thread::Builder::new()
                 .name("netns".to_owned())
                 .spawn_scoped(scope, || {
-                    move_into_link_name_space(
-                        self.handle.as_fd(),
-                        Some(LinkNameSpaceType::Network),
-                    )
-                    .map_err(|errno| failed(errno.into()))?;
+                    self.move_in()?;
                     work()
                 })
-                .map_err(failed)?;
+                .map_err(|source| self.failed(source))?;
             thread
                 .join()
-                .unwrap_or_else(|_| Err(failed(io::Error::other("a thread ended early"))))
+                .unwrap_or_else(|_| Err(self.failed(io::Error::other("a thread ended early"))))
         })
     }
 }

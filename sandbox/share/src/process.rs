@@ -57,6 +57,7 @@ impl Process {
             stdin: Some(theirs.into()),
             stderr: Some(stderr_end),
             inherited: Vec::new(),
+            network: None,
             confinement: Confinement::default(),
         }
         .spawn()

@@ -4,7 +4,9 @@
 //! VMM, file server, driver and proxy are in those of the sandbox's first container, each further container's proxy in
 //! those of its own. So an engine's statistics show what the virtual machine costs the host, its kernel included.
 
+mod membership;
 mod mounts;
+pub mod want;
 
 use std::fs;
 use std::io::{self, ErrorKind};
@@ -13,6 +15,7 @@ use std::time::{Duration, Instant};
 
 use oci_spec::runtime::Spec;
 
+pub use membership::{Groups, Visit};
 pub use mounts::{Hierarchies, Version};
 
 /// How long the kernel may take to let go of processes that have ended, all groups together.

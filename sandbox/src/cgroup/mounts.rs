@@ -20,6 +20,15 @@ pub enum Version {
 pub struct Hierarchies {
     version: Version,
     roots: Vec<PathBuf>,
+    /// What tells each of them in `/proc/PID/cgroup`, and which of its groups is the root here.
+    marks: Vec<Mark>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Mark {
+    /// Controllers, or `name=NAME`; of the second version there is but one hierarchy.
+    options: Vec<String>,
+    base: PathBuf,
 }
 
 impl Hierarchies {
@@ -35,21 +44,26 @@ impl Hierarchies {
 
     fn parse(table: &str) -> Self {
         let (mut v1, mut v2): (Vec<PathBuf>, Vec<PathBuf>) = Default::default();
+        let (mut marks1, mut marks2) = (Vec::new(), Vec::new());
         for line in table.lines() {
             let Some((mount, file_system)) = line.split_once(" - ") else {
                 continue;
             };
-            let Some(point) = mount.split(' ').nth(4).map(PathBuf::from) else {
+            let mut fields = mount.split(' ').skip(3).map(PathBuf::from);
+            let (Some(base), Some(point)) = (fields.next(), fields.next()) else {
                 continue;
             };
-            let roots = match file_system.split(' ').next() {
-                Some("cgroup") => &mut v1,
-                Some("cgroup2") => &mut v2,
+            let (roots, marks) = match file_system.split(' ').next() {
+                Some("cgroup") => (&mut v1, &mut marks1),
+                Some("cgroup2") => (&mut v2, &mut marks2),
                 _ => continue,
             };
             // Mounted twice, it is one still.
             if !roots.contains(&point) {
                 roots.push(point);
+                let options = file_system.split(' ').nth(2).unwrap_or_default();
+                let options = options.split(',').map(str::to_owned).collect();
+                marks.push(Mark { options, base });
             }
         }
         if v1.is_empty() {
@@ -57,12 +71,53 @@ impl Hierarchies {
             return Self {
                 version: Version::V2,
                 roots: v2,
+                marks: marks2,
             };
         }
         Self {
             version: Version::V1,
             roots: v1,
+            marks: marks1,
         }
+    }
+
+    /// The folders of the groups that the calling process is in.
+    ///
+    /// # Errors
+    /// When they cannot be read.
+    pub fn own(&self) -> Result<Vec<PathBuf>, CgroupError> {
+        let path = Path::new("/proc/self/cgroup");
+        let list = fs::read_to_string(path).map_err(system("read", path))?;
+        Ok(self.own_of(&list))
+    }
+
+    fn own_of(&self, list: &str) -> Vec<PathBuf> {
+        let lines: Vec<_> = list
+            .lines()
+            .filter_map(|line| {
+                let mut fields = line.splitn(3, ':').skip(1);
+                Some((fields.next()?, Path::new(fields.next()?)))
+            })
+            .collect();
+        let folder = |(root, mark): (&PathBuf, &Mark)| {
+            let (_, group) = lines.iter().find(|(controllers, _)| match self.version {
+                Version::V1 => {
+                    !controllers.is_empty()
+                        && controllers
+                            .split(',')
+                            .all(|one| mark.options.iter().any(|option| option == one))
+                }
+                Version::V2 => controllers.is_empty(),
+            })?;
+            // One that is not below what is mounted has no folder here.
+            let below = group.strip_prefix(&mark.base).ok()?;
+            Some(root.join(below))
+        };
+        self.roots
+            .iter()
+            .zip(&self.marks)
+            .filter_map(folder)
+            .collect()
     }
 
     /// A group's folders.
@@ -150,12 +205,28 @@ mod tests {
                 Path::new("/sys/fs/cgroup/cpu/a/b")
             ]
         );
+        let own = "\
+            12:memory:/user.slice/x\n\
+            7:cpu:/\n\
+            3:pids:/elsewhere\n\
+            0::/init.scope\n";
+        assert_eq!(
+            found.own_of(own),
+            [
+                Path::new("/sys/fs/cgroup/memory/user.slice/x"),
+                Path::new("/sys/fs/cgroup/cpu/")
+            ]
+        );
         let unified = "30 25 0:26 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw,nsdelegate\n";
         let found = Hierarchies::parse(unified);
         assert_eq!(found.version, Version::V2);
         assert_eq!(
             found.folders(Path::new("a")),
             [Path::new("/sys/fs/cgroup/a")]
+        );
+        assert_eq!(
+            found.own_of("0::/a.slice\n"),
+            [Path::new("/sys/fs/cgroup/a.slice")]
         );
         assert_eq!(
             Hierarchies::parse("").folders(Path::new("a")),

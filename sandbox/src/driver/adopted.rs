@@ -33,8 +33,9 @@ pub(super) async fn serve(
     tracing::info!(?exit, container = %member.launch.id, "container ended");
     if member.container.init().is_drained() {
         // Before anybody hears of the end: the files that the container wrote are on the host then.
-        clear(&driver, &member).await;
+        let is_over = clear(&driver, &member).await;
         write_exit(&driver, &member, exit);
+        driver.announce_want(&member, exit, is_over).await;
         tell_exit(&proxy, exit).await;
     } else {
         // Its reader does not read, and may be waiting for the end: the rest stays with us until it does, as it would
@@ -61,13 +62,15 @@ pub(super) fn start(
     tokio::spawn(serve(driver, member, listener, proxy));
 }
 
-/// Takes the container out of the machine, or ends that with its last container.
-async fn clear(driver: &Driver, member: &Member) {
-    if driver.leave(member) {
+/// Takes the container out of the machine, or ends that with its last container; answers whether it has ended.
+async fn clear(driver: &Driver, member: &Member) -> bool {
+    let is_last = driver.leave(member);
+    if is_last {
         driver.sandbox.stop().await;
     } else if let Err(error) = member.container.delete().await {
         tracing::warn!(error = crate::error::chain(&error), container = %member.launch.id, "not removed from the guest");
     }
+    is_last
 }
 
 fn write_exit(driver: &Driver, member: &Member, exit: ExitStatus) {

@@ -6,9 +6,10 @@ use std::sync::Arc;
 
 use crate::control::{Adopted, AsyncChannel, ChannelError, Launch, Launched};
 use crate::driver::adopted;
-use crate::driver::launch::{self, account, make, setup_hooks, stdio};
+use crate::driver::launch::{self, account, make, proxy, setup_hooks, stdio};
 use crate::driver::members::{Driver, Member};
 use crate::error::SandboxError;
+use crate::oom_score;
 use crate::sandbox::Container;
 use crate::spec;
 use crate::state::{ProcessIdentity, Store};
@@ -85,5 +86,8 @@ async fn prepare(
     )?;
     // Its network is the sandbox's, which is there.
     setup_hooks(launch, &record).await?;
-    make(&store, launch, &driver.sandbox, &guest_spec, stdio).await
+    let made = make(&store, launch, &driver.sandbox, &guest_spec, stdio).await?;
+    oom_score::begin(&launch.spec, proxy(&record, launch));
+    oom_score::join(&launch.spec, driver.sandbox.processes().iter().copied());
+    Ok(made)
 }

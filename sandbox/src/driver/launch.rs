@@ -1,5 +1,6 @@
 //! From a launch message to a created container.
 
+use std::ffi::OsString;
 use std::fs;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -19,6 +20,7 @@ use crate::driver::members::{Driver, Member, helpers};
 use crate::driver::oci_state::oci_state;
 use crate::error::SandboxError;
 use crate::hooks;
+use crate::oom_score;
 use crate::sandbox::{Container, Sandbox, SandboxOptions};
 use crate::spec::{self, GuestSpec, NetworkOf};
 use crate::state::{ExitStatus, ProcessIdentity, Record, Status, Store};
@@ -27,13 +29,15 @@ use crate::template::Order;
 use crate::timeline;
 
 /// The whole life of a driver whose launching command is at the other end of `socket`. `make_template` starts a process
-/// that runs [`crate::template::make`] beside it.
+/// that runs [`crate::template::make`] beside it; `victim` are the arguments with which this program runs
+/// [`crate::cgroup::want::want`].
 ///
 /// # Errors
 /// When that command cannot be understood; everything else is told to it.
 pub async fn main(
     socket: UnixStream,
     make_template: impl FnOnce(&Order) -> std::io::Result<Child>,
+    victim: Vec<OsString>,
 ) -> Result<(), SandboxError> {
     let lost = |source| SandboxError::Channel {
         phase: "launching the driver",
@@ -86,7 +90,8 @@ pub async fn main(
             Err(error) => tracing::warn!(%error, "cannot have a template made"),
         }
     }
-    let driver = Arc::new(Driver::new(&launch, sandbox));
+    let driver = Arc::new(Driver::new(&launch, sandbox, victim));
+    driver.watch_memory();
     let member = Member::new(launch, container);
     // Nothing has ended before the first one has begun.
     if driver.admit(&member) {
@@ -133,10 +138,14 @@ async fn prepare(
             size,
             entries: guest_spec.entries.clone(),
             network: network(launch)?,
+            // The proxy does.
+            shows_network: false,
             rates: spec::rates(&launch.spec, &launch.config)?,
         },
     )
     .await?;
+    let machine = sandbox.processes().iter().copied();
+    oom_score::begin(&launch.spec, machine.chain(proxy(&record, launch)));
     let made = async {
         store.update(&launch.id, |record| record.helpers = helpers(&sandbox))?;
         if spec::memory_limit(&launch.spec).is_some() {
@@ -158,10 +167,15 @@ async fn prepare(
 /// the proxy and which removes them.
 pub(super) fn account(record: &Record, launch: &Launch) -> Result<(), SandboxError> {
     cgroup::make(&record.cgroups)?;
-    if launch.proxy != record.creator {
-        cgroup::join(&record.cgroups, launch.proxy.pid)?;
+    if let Some(proxy) = proxy(record, launch) {
+        cgroup::join(&record.cgroups, proxy.cast_signed())?;
     }
     Ok(())
+}
+
+/// The proxy, unless that is the command that creates the container.
+pub(super) fn proxy(record: &Record, launch: &Launch) -> Option<u32> {
+    (launch.proxy != record.creator).then_some(launch.proxy.pid.cast_unsigned())
 }
 
 /// Makes a container in a machine that is there, and its control socket.

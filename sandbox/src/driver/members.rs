@@ -1,16 +1,23 @@
 //! The containers of a driver's sandbox.
 
 use std::collections::HashMap;
+use std::ffi::OsString;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use tokio::sync::watch;
 
+use crate::cgroup;
 use crate::control::Launch;
 use crate::id::ContainerId;
 use crate::sandbox::{Container, Sandbox};
 use crate::spec::{Neighbours, Owner, network_path};
-use crate::state::ProcessIdentity;
+use crate::state::{ExitStatus, ProcessIdentity, Store};
+
+/// A guest that runs out of memory all the time is not heard more often.
+const OOM_PAUSE: Duration = Duration::from_millis(100);
 
 /// What a driver owns.
 #[derive(Debug)]
@@ -18,6 +25,10 @@ pub(super) struct Driver {
     /// The state directory.
     pub(super) root: PathBuf,
     pub(super) sandbox: Sandbox,
+    /// Whose control groups the machine is in.
+    first: ContainerId,
+    /// What makes this program one that the kernel kills for want of memory.
+    victim: Vec<OsString>,
     /// The network namespace that was made for the sandbox's first container.
     network: Option<PathBuf>,
     table: Mutex<Table>,
@@ -37,19 +48,65 @@ struct Table {
 pub(super) struct Member {
     pub(super) launch: Launch,
     pub(super) container: Container,
+    /// A process of it was killed for want of memory.
+    ran_out: AtomicBool,
     discarded: watch::Sender<bool>,
     cleared: watch::Sender<bool>,
 }
 
 impl Driver {
     /// The driver of a sandbox whose first container is asked for by this.
-    pub(super) fn new(first: &Launch, sandbox: Sandbox) -> Self {
+    pub(super) fn new(first: &Launch, sandbox: Sandbox, victim: Vec<OsString>) -> Self {
         Self {
             root: first.root.clone(),
+            first: first.id.clone(),
+            victim,
             sandbox,
             network: network_path(&first.spec),
             table: Mutex::default(),
             busy: watch::channel(0).0,
+        }
+    }
+
+    /// Notes which containers run out of memory, as long as the machine lives.
+    pub(super) fn watch_memory(self: &Arc<Self>) {
+        let driver = Arc::clone(self);
+        tokio::spawn(async move {
+            while let Ok(id) = driver.sandbox.out_of_memory().await {
+                // The guest says the name: it has to be one.
+                let id = ContainerId::new(&id).ok();
+                if let Some(member) = id.and_then(|id| driver.table().members.get(&id).cloned()) {
+                    member.ran_out.store(true, Ordering::Relaxed);
+                }
+                tokio::time::sleep(OOM_PAUSE).await;
+            }
+        });
+    }
+
+    /// Tells engines that a container has run out of memory, if it has, before they hear of its end. `is_over`: the
+    /// machine has ended with it.
+    pub(super) async fn announce_want(&self, member: &Member, exit: ExitStatus, is_over: bool) {
+        let ran_out = exit.oom_killed || member.ran_out.load(Ordering::Relaxed);
+        // A machine that runs on must not be in want beside the victim.
+        let is_machines = member.launch.id == self.first && !is_over;
+        if !ran_out || is_machines {
+            return;
+        }
+        let groups = Store::open(&self.root)
+            .and_then(|store| store.load(&member.launch.id))
+            .map(|record| record.cgroups);
+        // Deleted by force meanwhile: nobody listens.
+        let Ok(groups) = groups else { return };
+        match cgroup::want::announce(&groups, &self.victim).await {
+            Ok(told) => {
+                tracing::info!(told, container = %member.launch.id, "it had run out of memory");
+            }
+            Err(error) => {
+                tracing::warn!(
+                    error = crate::error::chain(&error),
+                    "engines do not hear that a container ran out of memory"
+                );
+            }
         }
     }
 
@@ -119,6 +176,7 @@ impl Member {
         Arc::new(Self {
             launch,
             container,
+            ran_out: AtomicBool::new(false),
             discarded: watch::channel(false).0,
             cleared: watch::channel(false).0,
         })

@@ -1,6 +1,7 @@
 //! The virtual machine of a sandbox and its file server, owned by one task.
 
 use std::fs::File;
+use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -51,6 +52,8 @@ impl Machine {
             entries,
             ..
         } = options;
+        let network = options.network.as_ref().filter(|_| options.shows_network);
+        let network = network.map(|namespace| namespace.as_fd().try_clone_to_owned());
         let mut share = ShareServer::spawn(ShareConfig {
             program: config.file_server.clone(),
             entries: entries.clone(),
@@ -63,6 +66,9 @@ impl Machine {
         });
         let wanted = VmConfig {
             nics,
+            network: network.transpose().map_err(SandboxError::system(
+                "duplicate a network namespace's descriptor",
+            ))?,
             ..vm_config(config, name, *size, socket)
         };
         let mut vm = match template.zip(backend.templates()) {
@@ -153,6 +159,7 @@ pub(crate) fn vm_config(config: &Config, name: &str, size: Size, share: Option<S
         vcpus: size.vcpus,
         share,
         nics: Vec::new(),
+        network: None,
         privileges: backend::privileges(config),
     }
 }

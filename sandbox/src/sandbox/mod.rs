@@ -62,6 +62,8 @@ pub struct SandboxOptions {
     pub entries: Vec<Entry>,
     /// The network namespace whose interfaces are to be the guest's; without one it has nothing but loopback.
     pub network: Option<Namespace>,
+    /// Whether the VMM is in that namespace: for engines that look for it behind a pid of the sandbox. Needs root.
+    pub shows_network: bool,
     /// Limits of each interface.
     pub rates: Rates,
 }
@@ -76,6 +78,7 @@ impl SandboxOptions {
             size,
             entries: Vec::new(),
             network: None,
+            shows_network: false,
             rates: Rates::default(),
         }
     }

@@ -344,7 +344,8 @@ fn check_namespaces(linux: &Linux, neighbours: &Neighbours) -> Result<(), SpecEr
             )));
         }
     }
-    for kind in [Pid, Mount, Ipc, Uts, Network] {
+    // Who asks for the host's network loses others of the host's namespaces with it.
+    for kind in [Network, Pid, Mount, Ipc, Uts] {
         let Some(namespace) = namespaces.iter().find(|namespace| namespace.typ() == kind) else {
             if kind == Network {
                 return Err(network::hosts());

@@ -44,6 +44,7 @@ impl Fixture {
             vcpus: 1,
             share: None,
             nics: Vec::new(),
+            network: None,
             privileges: self.privileges,
         }
     }

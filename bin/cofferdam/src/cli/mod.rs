@@ -134,4 +134,7 @@ pub enum Command {
     /// Makes a template beside a new container.
     #[command(hide = true)]
     TemplateMaker(HiddenArgs),
+    /// Is killed for want of memory.
+    #[command(hide = true)]
+    Victim,
 }

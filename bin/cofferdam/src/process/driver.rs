@@ -21,9 +21,11 @@ pub fn run(args: &HiddenArgs) -> Result<ExitCode> {
         .enable_all()
         .build()
         .context("cannot start the runtime")?;
-    let done = runtime.block_on(sandbox::driver::main(socket, |order| {
-        spawn::maker(args, order)
-    }));
+    let done = runtime.block_on(sandbox::driver::main(
+        socket,
+        |order| spawn::maker(args, order),
+        vec!["victim".into()],
+    ));
     // What is still blocked in there (a hook that was given up) must not keep the driver.
     runtime.shutdown_background();
     if let Err(error) = &done {

@@ -5,3 +5,4 @@ pub mod maker;
 pub mod proxy;
 pub mod spawn;
 pub mod terminal;
+pub mod victim;

@@ -261,7 +261,7 @@ impl Task {
             exec.release().await;
         }
         match &self.body {
-            _ if self.owns_machine => self.machine.sandbox.kill().await,
+            _ if self.owns_machine => self.machine.end().await,
             Body::Container(container) => {
                 if let Err(error) = container.delete().await {
                     tracing::warn!("{} is not removed: {}", self.id, sandbox::chain(&error));

@@ -12,7 +12,7 @@ use containerd_shim_protos::topics::TASK_CREATE_EVENT_TOPIC;
 use containerd_shim_protos::ttrpc::{self, Code};
 use oci_spec::runtime::Spec;
 use sandbox::config::Config;
-use sandbox::network::Namespace;
+use sandbox::network::{Namespace, Tenant};
 use sandbox::spec::{self, GuestSpec, Neighbours, NetworkOf, Size};
 use sandbox::{Container, ContainerId, SandboxError, SandboxOptions};
 use tokio::sync::watch;
@@ -22,7 +22,7 @@ use crate::rootfs::{self, Mounted};
 use crate::status::{self, refuse};
 use crate::stdio::{Names, Owner};
 use crate::task::container::{self, Body, Task};
-use crate::task::machine::Machine;
+use crate::task::machine::{Machine, Order};
 use crate::task::pause::Pause;
 use crate::task::pod::Pod;
 use crate::task::shim::Reserved;
@@ -201,7 +201,7 @@ impl New {
                     holder: tokio::sync::Mutex::new(None),
                 };
                 if let Err(error) = pod.prepare().await {
-                    machine.sandbox.kill().await;
+                    machine.end().await;
                     return Err(status::failed("create", &error));
                 }
                 shim.set_pod(Some(Arc::new(pod)));
@@ -245,26 +245,51 @@ impl New {
             None => Arc::new(self.boot(Some(&guest)).await?),
         };
         let made = async {
-            if let Some(all) = self.spec.hooks() {
-                let state = || {
-                    let (id, pid) = (self.id.as_str(), machine.pid);
-                    hooks::state(id, "creating", pid, &self.bundle, &self.spec)
-                };
-                // Deprecated, and still what engines set networks up with.
-                hooks::run("prestart", all.prestart().as_ref(), state()).await?;
-                hooks::run("createRuntime", all.create_runtime().as_ref(), state()).await?;
+            if self.kind == Kind::Member {
+                // Its network is the pod's, which is there.
+                self.run_hooks(machine.pid).await?;
             }
             machine.sandbox.create(&self.id, &guest, stdio).await
         };
         match made.await {
-            Ok(container) => Ok((machine, container)),
+            Ok(container) => {
+                if self.kind == Kind::Member {
+                    machine.expose(&self.spec);
+                }
+                Ok((machine, container))
+            }
             Err(error) => {
                 if self.kind == Kind::Single {
-                    machine.sandbox.kill().await;
+                    machine.end().await;
                 }
                 Err(failed(error))
             }
         }
+    }
+
+    /// The hooks before a container is made. `pid` is what they find its network namespace by.
+    async fn run_hooks(&self, pid: u32) -> Result<(), SandboxError> {
+        let Some(all) = self.spec.hooks() else {
+            return Ok(());
+        };
+        let state = || hooks::state(self.id.as_str(), "creating", pid, &self.bundle, &self.spec);
+        // Deprecated, and still what engines set networks up with.
+        hooks::run("prestart", all.prestart().as_ref(), state()).await?;
+        hooks::run("createRuntime", all.create_runtime().as_ref(), state()).await
+    }
+
+    /// The network namespace of a machine of its own, filled by hooks as far as they do that, and whether it was made for
+    /// the machine.
+    async fn network(&self) -> Result<(Namespace, bool), SandboxError> {
+        let (namespace, is_new) = match spec::network(&self.spec) {
+            NetworkOf::Path(path) => (Namespace::open(&path)?, false),
+            NetworkOf::New => (Namespace::new()?, true),
+        };
+        // The machine has as many cards as there are interfaces when it starts, so hooks come first; what stands for the
+        // container in `/proc` is not there yet.
+        let tenant = Tenant::of(&namespace)?;
+        self.run_hooks(tenant.pid()).await?;
+        Ok((namespace, is_new))
     }
 
     async fn boot(&self, first: Option<&GuestSpec>) -> ttrpc::Result<Machine> {
@@ -275,23 +300,26 @@ impl New {
             Kind::Single | Kind::Member => spec::size(&self.spec, &self.config),
         };
         let failed = |error: SandboxError| status::failed("create", &error);
-        // Without a path nobody can have put anything into it.
-        let path = match spec::network(&self.spec) {
-            NetworkOf::Path(path) => Some(path),
-            NetworkOf::New => None,
-        };
-        let network = path.as_deref().map(Namespace::open).transpose();
-        let network = network.map_err(|error| failed(error.into()))?;
+        let (network, is_new) = self.network().await.map_err(failed)?;
+        // One without a path is gone with the machine, unless the engine keeps it; then the engine clears it.
+        let path = (!is_new).then(|| network.path().to_owned());
         let rates = spec::rates(&self.spec, &self.config).map_err(|error| failed(error.into()))?;
         let options = SandboxOptions {
             name: self.id.to_string(),
             hostname: hostname.chars().take(HOSTNAME).collect(),
             size,
             entries: first.map_or_else(Vec::new, |guest| guest.entries.clone()),
-            network,
+            network: Some(network),
+            // Engines look behind the task's pid, which is the VMM's.
+            shows_network: is_new,
             rates,
         };
-        Machine::boot(&self.config, options, &self.bundle, path).await
+        let order = Order {
+            bundle: &self.bundle,
+            spec: &self.spec,
+            network: path,
+        };
+        Machine::boot(&self.config, options, order).await
     }
 }
 

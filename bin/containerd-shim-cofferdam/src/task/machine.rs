@@ -1,9 +1,14 @@
 //! The sandbox behind the tasks of a shim.
 
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
 use containerd_shim_protos::ttrpc;
+use oci_spec::runtime::Spec;
+use sandbox::cgroup::{CgroupError, Groups};
 use sandbox::config::Config;
+use sandbox::oom_score;
+use sandbox::spec;
 use sandbox::state::ProcessIdentity;
 use sandbox::{Sandbox, SandboxError, SandboxOptions};
 
@@ -17,6 +22,19 @@ pub struct Machine {
     pub sandbox: Sandbox,
     /// The VMM: what containerd is told as the pid of every process in it. Whoever kills that pid ends them.
     pub pid: u32,
+    /// Removed when the processes have ended.
+    groups: Mutex<Option<Groups>>,
+}
+
+/// A machine that is wanted.
+#[derive(Debug)]
+pub struct Order<'a> {
+    /// Where its record is.
+    pub bundle: &'a Path,
+    /// Whose control groups, limit and place among the kernel's victims are the machine's.
+    pub spec: &'a Spec,
+    /// The path of its network namespace, if it has one.
+    pub network: Option<PathBuf>,
 }
 
 impl Machine {
@@ -24,12 +42,33 @@ impl Machine {
     pub async fn boot(
         config: &Config,
         options: SandboxOptions,
-        bundle: &Path,
-        network: Option<PathBuf>,
+        order: Order<'_>,
     ) -> ttrpc::Result<Self> {
-        let sandbox = Sandbox::boot(config, options)
-            .await
-            .map_err(|error| status::failed("create", &error))?;
+        let failed = |error: SandboxError| status::failed("create", &error);
+        let unaccounted = |error: CgroupError| failed(error.into());
+        let Order {
+            bundle,
+            spec,
+            network,
+        } = order;
+        let record = Record::read(bundle);
+        let cgroups = sandbox::cgroup::folders(spec).map_err(unaccounted)?;
+        let record = Record { cgroups, ..record };
+        // Before they are made: nobody else would know of them.
+        write(&record, bundle)?;
+        let groups = Groups::of(spec).map_err(unaccounted)?;
+        let memory = options.size.memory;
+        let visit = groups.visit().map_err(unaccounted)?;
+        let sandbox = Sandbox::boot(config, options).await;
+        drop(visit);
+        let sandbox = sandbox.map_err(failed)?;
+        if spec::memory_limit(spec).is_some() {
+            let all = memory.saturating_add(sandbox.overhead());
+            if let Err(error) = groups.limit_memory(all) {
+                sandbox.kill().await;
+                return Err(unaccounted(error));
+            }
+        }
         let pid = sandbox.processes().first().copied().unwrap_or_default();
         let record = Record {
             helpers: sandbox
@@ -40,13 +79,44 @@ impl Machine {
             pid,
             network,
             // As `start` has written it: a container that joined a group does not end the others' shim.
-            ..Record::read(bundle)
+            ..record
         };
-        if let Err(source) = record.write(bundle) {
+        if let Err(error) = write(&record, bundle) {
             sandbox.kill().await;
-            let action = format!("write into {}", bundle.display());
-            return Err(status::of(&SandboxError::System { action, source }));
+            return Err(error);
         }
-        Ok(Self { sandbox, pid })
+        let machine = Self {
+            sandbox,
+            pid,
+            groups: Mutex::new(Some(groups)),
+        };
+        oom_score::begin(spec, machine.sandbox.processes().iter().copied());
+        Ok(machine)
     }
+
+    /// Tells it of a container that has joined.
+    pub fn expose(&self, spec: &Spec) {
+        oom_score::join(spec, self.sandbox.processes().iter().copied());
+    }
+
+    /// Ends it at once; nothing of it is left then.
+    pub async fn end(&self) {
+        self.sandbox.kill().await;
+        let groups = self
+            .groups
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
+        if groups.is_some() {
+            // The kernel may take a moment to let go of what has ended.
+            let _removed = tokio::task::spawn_blocking(move || drop(groups)).await;
+        }
+    }
+}
+
+fn write(record: &Record, bundle: &Path) -> ttrpc::Result<()> {
+    record.write(bundle).map_err(|source| {
+        let action = format!("write into {}", bundle.display());
+        status::of(&SandboxError::System { action, source })
+    })
 }

@@ -104,6 +104,7 @@ pub async fn run_with(
                 socket: server.vmm_socket().expect("the first call gets it"),
             }),
             nics: Vec::new(),
+            network: None,
             privileges: Privileges::Drop {
                 uid: 64_124,
                 gid: 64_124,

@@ -5,6 +5,8 @@ use std::sync::LazyLock;
 
 use serde::Deserialize;
 
+use crate::runtime::Runtime;
+
 /// The list that `docs/compatibility.md` is generated from.
 static LIST: LazyLock<List> = LazyLock::new(|| {
     toml::from_str(include_str!("../../../compatibility.toml")).expect("a list of cases")
@@ -19,7 +21,17 @@ struct List {
 struct Engine {
     cases: BTreeMap<String, String>,
     refused: BTreeMap<String, String>,
+    #[serde(default)]
     fails: BTreeMap<String, String>,
+    /// By the ways to have ours.
+    #[serde(default)]
+    fails_by: BTreeMap<String, BTreeMap<String, String>>,
+}
+
+fn fails_by(docker: &Engine, name: &str, ours: Runtime) -> bool {
+    let way = format!("{ours:?}").to_lowercase();
+    let cases = docker.fails_by.get(&way);
+    cases.is_some_and(|cases| cases.contains_key(name))
 }
 
 /// What has to come of a case with ours.
@@ -37,7 +49,7 @@ pub enum Outcome {
 ///
 /// # Panics
 /// When it does not name the case.
-pub fn outcome(name: &str) -> Outcome {
+pub fn outcome(name: &str, ours: Runtime) -> Outcome {
     let docker = &LIST.docker;
     assert!(
         docker.cases.contains_key(name),
@@ -45,7 +57,7 @@ pub fn outcome(name: &str) -> Outcome {
     );
     if docker.refused.contains_key(name) {
         Outcome::Refused
-    } else if docker.fails.contains_key(name) {
+    } else if docker.fails.contains_key(name) || fails_by(docker, name, ours) {
         Outcome::Fails
     } else {
         Outcome::Works

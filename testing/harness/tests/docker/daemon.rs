@@ -9,15 +9,12 @@ use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::Mutex;
 use std::time::Duration;
 
-use crate::runtime::Runtime;
+use crate::runtime::Release;
 use harness::{Cofferdam, image, wait_until};
 use rustix::process::{Pid, Signal, kill_process};
 
 /// Longer than anything takes here, on a loaded machine that emulates processors.
 pub const LIMIT: Duration = Duration::from_secs(240);
-
-/// Debian's client: another one may come first in the path.
-pub const CLIENT: &str = "/usr/bin/docker";
 
 /// How a daemon is set up.
 #[derive(Debug, Default)]
@@ -28,8 +25,12 @@ pub struct Options {
     pub default_runtime: Option<&'static str>,
 }
 
+/// Where containerd is, for every release.
+const CONTAINERD: &str = "/usr/bin/containerd";
+
 /// A running pair of them. Dropping it removes its containers and ends everything.
 pub struct Daemon {
+    release: Release,
     cofferdam: Cofferdam,
     docker: Mutex<Option<Child>>,
     containerd: Mutex<Option<Child>>,
@@ -43,16 +44,17 @@ impl Daemon {
     ///
     /// # Errors
     /// A sentence that says what is missing here.
-    pub fn start(options: &Options) -> Result<Self, String> {
+    pub fn start(release: &Release, options: &Options) -> Result<Self, String> {
         let programs = [
-            CLIENT,
-            "/usr/sbin/dockerd",
-            "/usr/bin/containerd",
-            "/usr/bin/nsenter",
+            &release.client,
+            &release.daemon,
+            Path::new(CONTAINERD),
+            Path::new("/usr/bin/nsenter"),
         ];
-        if let Some(program) = programs.iter().find(|path| !Path::new(path).exists()) {
+        if let Some(program) = programs.iter().find(|path| !path.exists()) {
             return Err(format!(
-                "{program} is missing: `packaging/deps.sh test` installs it"
+                "{} is missing: `packaging/deps.sh test` installs it",
+                program.display()
             ));
         }
         let archives = [image("busybox.docker.tar")?, image("debian.docker.tar")?];
@@ -60,6 +62,7 @@ impl Daemon {
         write_settings(&cofferdam, options);
         let (holder, stdin) = hold_namespaces();
         let daemon = Self {
+            release: release.clone(),
             docker: Mutex::new(None),
             containerd: Mutex::new(None),
             holder,
@@ -91,21 +94,9 @@ impl Daemon {
         Ok(daemon)
     }
 
-    /// Our runtimes that this engine can have.
-    pub fn runtimes(&self) -> Vec<Runtime> {
-        let version = self
-            .client(&["version", "--format", "{{.Server.Version}}"])
-            .output();
-        let version = version.map(|done| String::from_utf8_lossy(&done.stdout).into_owned());
-        let release = version.unwrap_or_default();
-        let release = release
-            .split('.')
-            .next()
-            .and_then(|number| number.parse().ok());
-        Runtime::ours(
-            self.cofferdam.prefix(),
-            release.expect("a version of the engine"),
-        )
+    /// Which engine it is.
+    pub fn release(&self) -> &Release {
+        &self.release
     }
 
     /// A folder for volumes and other files of tests.
@@ -118,9 +109,15 @@ impl Daemon {
         self.folder().join("docker-run/runtime-runc/moby")
     }
 
+    /// Where containerd keeps the bundles of Docker's containers.
+    pub fn tasks(&self) -> PathBuf {
+        self.folder()
+            .join("containerd-run/io.containerd.runtime.v2.task/moby")
+    }
+
     /// The client's command.
     pub fn client(&self, args: &[&str]) -> Command {
-        let mut command = Command::new(CLIENT);
+        let mut command = Command::new(&self.release.client);
         command
             .current_dir(self.folder())
             .env("DOCKER_HOST", format!("unix://{}", self.socket().display()))
@@ -136,7 +133,7 @@ impl Daemon {
 
     /// Starts containerd and waits until it listens.
     pub fn start_containerd(&self) {
-        let mut command = self.inside("/usr/bin/containerd", "containerd.log");
+        let mut command = self.inside(Path::new(CONTAINERD), "containerd.log");
         command
             .arg("--config")
             .arg(self.folder().join("containerd.toml"));
@@ -149,7 +146,7 @@ impl Daemon {
 
     /// Starts dockerd and waits until it answers.
     pub fn start_docker(&self) {
-        let mut command = self.inside("/usr/sbin/dockerd", "dockerd.log");
+        let mut command = self.inside(&self.release.daemon, "dockerd.log");
         command
             .arg("--config-file")
             .arg(self.folder().join("daemon.json"));
@@ -175,7 +172,7 @@ impl Daemon {
     }
 
     /// A command of the daemons' namespaces that does not outlive this process.
-    fn inside(&self, program: &str, log: &str) -> Command {
+    fn inside(&self, program: &Path, log: &str) -> Command {
         let log = File::options()
             .create(true)
             .append(true)
@@ -245,8 +242,9 @@ impl Daemon {
             .map(str::to_owned)
             .collect();
         left.extend(
-            fs::read_dir(self.states())
+            [self.states(), self.tasks()]
                 .into_iter()
+                .flat_map(fs::read_dir)
                 .flatten()
                 .flatten()
                 .map(|entry| entry.path().display().to_string()),

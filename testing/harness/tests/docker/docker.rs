@@ -148,7 +148,7 @@ impl<'a> Docker<'a> {
         }
         let left: Vec<_> = ids
             .iter()
-            .map(|id| self.daemon.states().join(id))
+            .flat_map(|id| [self.daemon.states(), self.daemon.tasks()].map(|all| all.join(id)))
             .filter(|path| path.exists())
             .collect();
         assert!(left.is_empty(), "left with {:?}: {left:?}", self.runtime);

@@ -12,7 +12,7 @@ mod runtime;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use libtest_mimic::{Arguments, Failed, Trial};
 
@@ -20,61 +20,77 @@ use cases::{CASES, Case, Verdict};
 use compatibility::Outcome;
 use daemon::{Daemon, Options};
 use docker::Docker;
-use runtime::Runtime;
+use runtime::{Release, Runtime};
 
 fn main() -> ExitCode {
     let mut arguments = Arguments::from_args();
     // More emulated machines than processors make each other late.
     arguments.test_threads.get_or_insert(2);
-    let wanted = |name: &str| {
-        let matches = |filter: &String| {
-            if arguments.exact {
-                name == filter
-            } else {
-                name.contains(filter)
-            }
-        };
-        arguments.filter.as_ref().is_none_or(matches) && !arguments.skip.iter().any(matches)
-    };
-    // One daemon for all cases: its start takes longer than most of them.
-    let daemon = if arguments.list || !CASES.iter().any(|(name, _)| wanted(name)) {
-        None
+    // One after another: daemons hold what their machines need.
+    let failed = Release::all()
+        .into_iter()
+        .map(|release| run_all(&arguments, release))
+        .filter(|&passed| !passed);
+    if failed.count() == 0 {
+        ExitCode::SUCCESS
     } else {
-        match Daemon::start(&Options::default()) {
-            Ok(daemon) => Some(Arc::new(daemon)),
-            Err(reason) => {
-                eprintln!("SKIPPED docker: {reason}");
-                return ExitCode::SUCCESS;
-            }
-        }
-    };
-    let mut trials = Vec::new();
-    for (name, case) in CASES {
-        let daemon = daemon.clone();
-        trials.push(Trial::test(*name, move || {
-            daemon.map_or(Ok(()), |daemon| run(&daemon, name, *case))
-        }));
-    }
-    for (name, fault) in faults::FAULTS {
-        trials.push(Trial::test(*name, || {
-            fault();
-            Ok(())
-        }));
-    }
-    let conclusion = libtest_mimic::run(&arguments, trials);
-    let left = daemon.map_or(Ok(()), |daemon| daemon.leaves_nothing());
-    match left {
-        Ok(()) => conclusion.exit_code(),
-        Err(left) => {
-            eprintln!("left behind by some case: {left}");
-            ExitCode::FAILURE
-        }
+        ExitCode::FAILURE
     }
 }
 
-/// Runs a case with each runtime and compares.
+/// Runs all that is asked for with one engine; answers whether it was as it should be, and left nothing.
+fn run_all(arguments: &Arguments, release: Release) -> bool {
+    let shared = Arc::new(Shared {
+        release,
+        daemon: OnceLock::new(),
+    });
+    let prefixed = |name: &str| format!("{}::{name}", shared.release.name);
+    let mut trials = Vec::new();
+    for (name, case) in CASES {
+        let shared = Arc::clone(&shared);
+        trials.push(Trial::test(prefixed(name), move || match shared.daemon() {
+            Ok(daemon) => run(daemon, name, *case),
+            Err(reason) => {
+                eprintln!("SKIPPED {name}: {reason}");
+                Ok(())
+            }
+        }));
+    }
+    for (name, fault) in faults::FAULTS {
+        let shared = Arc::clone(&shared);
+        trials.push(Trial::test(prefixed(name), move || {
+            fault(&shared.release);
+            Ok(())
+        }));
+    }
+    let conclusion = libtest_mimic::run(arguments, trials);
+    let left = match shared.daemon.get() {
+        Some(Ok(daemon)) => daemon.leaves_nothing(),
+        _ => Ok(()),
+    };
+    if let Err(left) = &left {
+        eprintln!("left behind by some case: {left}");
+    }
+    !conclusion.has_failed() && left.is_ok()
+}
+
+/// One daemon for all cases with an engine: its start takes longer than most of them.
+struct Shared {
+    release: Release,
+    daemon: OnceLock<Result<Daemon, String>>,
+}
+
+impl Shared {
+    fn daemon(&self) -> Result<&Daemon, &String> {
+        let start = || Daemon::start(&self.release, &Options::default());
+        self.daemon.get_or_init(start).as_ref()
+    }
+}
+
+/// Runs a case with runc and with ours, and compares.
 fn run(daemon: &Daemon, name: &str, case: Case) -> Result<(), Failed> {
-    let wanted = compatibility::outcome(name);
+    let runtime = daemon.release().ours;
+    let wanted = compatibility::outcome(name, runtime);
     let reference = match observe(daemon, Runtime::Runc, name, case) {
         Verdict::Observed(reference) => reference,
         Verdict::Refused => return Err("runc refuses it".into()),
@@ -83,27 +99,26 @@ fn run(daemon: &Daemon, name: &str, case: Case) -> Result<(), Failed> {
             return Ok(());
         }
     };
-    for runtime in daemon.runtimes() {
-        let seen = || match observe(daemon, runtime, name, case) {
-            Verdict::Observed(seen) if seen == reference => Ok(Outcome::Works),
-            Verdict::Observed(seen) => {
-                Err(format!("runc and {runtime:?} differ:\n{reference}\n{seen}"))
-            }
-            Verdict::Refused => Ok(Outcome::Refused),
-            Verdict::Skipped(reason) => Err(reason.to_owned()),
-        };
-        if wanted == Outcome::Fails {
-            if let Ok(Ok(Outcome::Works)) = catch_unwind(AssertUnwindSafe(seen)) {
-                return Err(format!("{runtime:?} does it, and the list says it fails").into());
-            }
-        } else {
-            let came = seen()?;
-            if came != wanted {
-                return Err(format!("{runtime:?}: {came:?}, and the list says {wanted:?}").into());
-            }
+    let seen = || match observe(daemon, runtime, name, case) {
+        Verdict::Observed(seen) if seen == reference => Ok(Outcome::Works),
+        Verdict::Observed(seen) => {
+            Err(format!("runc and {runtime:?} differ:\n{reference}\n{seen}"))
         }
+        Verdict::Refused => Ok(Outcome::Refused),
+        Verdict::Skipped(reason) => Err(reason.to_owned()),
+    };
+    if wanted == Outcome::Fails {
+        if let Ok(Ok(Outcome::Works)) = catch_unwind(AssertUnwindSafe(seen)) {
+            return Err(format!("{runtime:?} does it, and the list says it fails").into());
+        }
+        return Ok(());
     }
-    Ok(())
+    let came = seen()?;
+    if came == wanted {
+        Ok(())
+    } else {
+        Err(format!("{runtime:?}: {came:?}, and the list says {wanted:?}").into())
+    }
 }
 
 fn observe(daemon: &Daemon, runtime: Runtime, name: &str, case: Case) -> Verdict {

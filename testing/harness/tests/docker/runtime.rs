@@ -1,6 +1,6 @@
-//! Whose containers a daemon makes.
+//! Whose containers a daemon makes, and which daemon that is.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// A runtime as `docker run --runtime` knows it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -14,15 +14,6 @@ pub enum Runtime {
 }
 
 impl Runtime {
-    /// Ours, as far as they are built and this release of the engine takes them: it names shims since 23.0.
-    pub fn ours(prefix: &Path, release: u32) -> Vec<Self> {
-        let mut all = vec![Self::Command];
-        if release >= 23 && prefix.join("bin").join(SHIM_PROGRAM).exists() {
-            all.push(Self::Shim);
-        }
-        all
-    }
-
     /// What the engine calls it.
     pub fn name(self) -> &'static str {
         match self {
@@ -38,5 +29,47 @@ impl Runtime {
     }
 }
 
-/// The program that containerd looks for by the runtime's name.
-const SHIM_PROGRAM: &str = "containerd-shim-cofferdam-v2";
+/// An engine, and how ours are to be had from it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Release {
+    /// How its cases are called.
+    pub name: &'static str,
+    /// The client.
+    pub client: PathBuf,
+    /// The daemon.
+    pub daemon: PathBuf,
+    /// Ours; Docker takes a shim's name since 23.
+    pub ours: Runtime,
+}
+
+impl Release {
+    /// Debian's: another client may come first in the path.
+    pub fn debian() -> Self {
+        Self {
+            name: "debian",
+            client: "/usr/bin/docker".into(),
+            daemon: "/usr/sbin/dockerd".into(),
+            ours: Runtime::Command,
+        }
+    }
+
+    /// One that `cargo xtask engines` has fetched.
+    fn newer(folder: &Path) -> Self {
+        Self {
+            name: "newer",
+            client: folder.join("usr/bin/docker"),
+            daemon: folder.join("usr/sbin/dockerd"),
+            ours: Runtime::Shim,
+        }
+    }
+
+    /// Those that are here, and a printed reason for one that is not.
+    pub fn all() -> Vec<Self> {
+        let mut all = vec![Self::debian()];
+        match harness::engine("docker") {
+            Ok(folder) => all.push(Self::newer(&folder)),
+            Err(reason) => eprintln!("SKIPPED docker by the shim: {reason}"),
+        }
+        all
+    }
+}

@@ -131,9 +131,14 @@ pub fn confined_as_the_container_is(docker: &Docker) -> Verdict {
 
 pub fn ends_with_the_container(docker: &Docker) -> Verdict {
     let name = sleeper(docker, &[]);
-    let running = docker.start(&["exec", &name, "sh", "-c", "touch /there; sleep 1000"]);
+    let script = "touch /tmp/begun; sleep 1000";
+    let running = docker.start(&["exec", &name, "sh", "-c", script]);
+    // The engine knows of it before it runs.
     let there = harness::wait_until(crate::daemon::LIMIT, || {
-        docker.run(&["exec", &name, "ls", "/there"]).code == 0
+        docker
+            .run(&["exec", &name, "test", "-e", "/tmp/begun"])
+            .code
+            == 0
     });
     assert!(there, "it does not start");
     docker.ok(&["kill", &name]);

@@ -28,6 +28,16 @@ pub fn oom_killed_is_told(docker: &Docker) -> Verdict {
     observed(docker.inspect(&name, ".State.OOMKilled"))
 }
 
+pub fn child_out_of_memory(docker: &Docker) -> Verdict {
+    let greedy = format!("{}; echo went on; exit 3", GREEDY.join(" "));
+    let options = ["--memory", "64m", "--memory-swap", "64m"];
+    let name = docker.background(&options, &["sh", "-c", &greedy]);
+    let code = docker.ok(&["wait", &name]);
+    let told = docker.inspect(&name, ".State.OOMKilled");
+    assert_eq!((code.as_str(), told.as_str()), ("3\n", "true"));
+    observed(docker.ok(&["logs", &name]).contains("went on"))
+}
+
 pub fn further_memory_options(docker: &Docker) -> Verdict {
     let options = [
         "--memory",
@@ -121,5 +131,19 @@ pub fn throttled_devices(docker: &Docker) -> Verdict {
         return Verdict::Skipped("this machine has no disk of its own");
     };
     let option = format!("{disk}:1mb");
+    let asked = docker.name("asked");
+    docker.ok(&[
+        "create",
+        "--name",
+        &asked,
+        "--device-read-bps",
+        &option,
+        "busybox",
+    ]);
+    let kept = docker.inspect(&asked, "len .HostConfig.BlkioDeviceReadBps");
+    docker.ok(&["rm", &asked]);
+    if kept == "0" {
+        return Verdict::Skipped("this release of the engine leaves the option out here");
+    }
     super::isolation::refused(docker, &["--device-read-bps", &option], "throttle")
 }

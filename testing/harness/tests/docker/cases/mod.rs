@@ -2,6 +2,7 @@
 
 mod exec;
 mod files;
+mod host;
 mod isolation;
 mod lifecycle;
 mod limits;
@@ -55,8 +56,9 @@ pub const CASES: &[(&str, Case)] = cases! {
         apparmor_unconfined, masked_and_read_only_paths, unmasked_paths, open_file_limits, sysctls,
         devices_that_every_container_has, device_by_another_name, device_rules, privileged, privileged_exec,
         user_namespace_of_the_engine;
-    limits: memory, out_of_memory, oom_killed_is_told, further_memory_options, processors, processor_sets, processes,
+    limits: memory, out_of_memory, oom_killed_is_told, child_out_of_memory, further_memory_options, processors, processor_sets, processes,
         update, statistics, out_of_memory_killer_switched_off, throttled_devices;
+    host: network_behind_the_pid, control_groups_behind_the_pid, oom_score_behind_the_pid;
     isolation: network_of_the_host, processes_of_the_host, ipc_of_the_host, hostname_of_the_host,
         processes_of_another_container, ipc_of_another_container, device_of_the_host, disk_of_the_host,
         socket_of_the_host, kernel_interfaces_of_the_host, control_groups_of_the_host, kernel_is_another_one,

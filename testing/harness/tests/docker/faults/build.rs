@@ -4,7 +4,7 @@ use std::fs;
 
 use crate::daemon::{Daemon, Options};
 use crate::docker::Docker;
-use crate::runtime::Runtime;
+use crate::runtime::{Release, Runtime};
 
 const DOCKERFILE: &str = "FROM busybox
 ARG WORD
@@ -15,14 +15,14 @@ USER 1000
 CMD [\"cat\", \"/built\"]
 ";
 
-pub fn images_are_built() {
+pub fn images_are_built(release: &Release) {
     let mut built = Vec::new();
-    for runtime in [Runtime::Runc, Runtime::Command] {
+    for runtime in [Runtime::Runc, release.ours] {
         let options = Options {
             default_runtime: Some(runtime.name()),
             ..Options::default()
         };
-        let daemon = match Daemon::start(&options) {
+        let daemon = match Daemon::start(release, &options) {
             Ok(daemon) => daemon,
             Err(reason) => return eprintln!("SKIPPED: {reason}"),
         };

@@ -2,18 +2,18 @@
 
 use crate::daemon::{Daemon, Options};
 use crate::docker::Docker;
-use crate::runtime::Runtime;
+use crate::runtime::{Release, Runtime};
 
 /// Counts, for as long as it is let.
 const COUNTING: &str =
     "trap 'exit 3' TERM; i=0; while :; do i=$((i+1)); echo count $i; sleep 0.2; done";
 
-fn daemon() -> Option<Daemon> {
+fn daemon(release: &Release) -> Option<Daemon> {
     let options = Options {
         live_restore: true,
         ..Options::default()
     };
-    Daemon::start(&options)
+    Daemon::start(release, &options)
         .inspect_err(|reason| eprintln!("SKIPPED: {reason}"))
         .ok()
 }
@@ -47,9 +47,11 @@ fn goes_on(docker: &Docker, name: &str, before: u32) {
     );
 }
 
-pub fn docker_dies_and_adopts() {
-    let Some(daemon) = daemon() else { return };
-    for runtime in [Runtime::Runc].into_iter().chain(daemon.runtimes()) {
+pub fn docker_dies_and_adopts(release: &Release) {
+    let Some(daemon) = daemon(release) else {
+        return;
+    };
+    for runtime in [Runtime::Runc, release.ours] {
         let docker = Docker::new(&daemon, runtime, "docker-dies");
         let name = docker.background(&[], &["sh", "-c", COUNTING]);
         docker.expect_log(&name, "count 3");
@@ -62,9 +64,11 @@ pub fn docker_dies_and_adopts() {
     daemon.leaves_nothing().expect("nothing left");
 }
 
-pub fn containerd_dies() {
-    let Some(daemon) = daemon() else { return };
-    for runtime in [Runtime::Runc].into_iter().chain(daemon.runtimes()) {
+pub fn containerd_dies(release: &Release) {
+    let Some(daemon) = daemon(release) else {
+        return;
+    };
+    for runtime in [Runtime::Runc, release.ours] {
         let docker = Docker::new(&daemon, runtime, "containerd-dies");
         let name = docker.background(&[], &["sh", "-c", COUNTING]);
         docker.expect_log(&name, "count 3");

@@ -6,10 +6,10 @@ use harness::Actors;
 
 use crate::daemon::{Daemon, LIMIT, Options};
 use crate::docker::Docker;
-use crate::runtime::Runtime;
+use crate::runtime::{Release, Runtime};
 
-fn daemon() -> Option<Daemon> {
-    Daemon::start(&Options::default())
+fn daemon(release: &Release) -> Option<Daemon> {
+    Daemon::start(release, &Options::default())
         .inspect_err(|reason| eprintln!("SKIPPED: {reason}"))
         .ok()
 }
@@ -25,8 +25,10 @@ fn kill9(pid: i32) {
 }
 
 /// Whichever of them dies: Docker sees the container's end soon, and removing it leaves nothing.
-pub fn processes_of_a_machine_die() {
-    let Some(daemon) = daemon() else { return };
+pub fn processes_of_a_machine_die(release: &Release) {
+    let Some(daemon) = daemon(release) else {
+        return;
+    };
     let docker = Docker::new(&daemon, Runtime::Command, "dies");
     type Victim = fn(&Actors) -> i32;
     let victims: [(&str, Victim); 4] = [
@@ -70,10 +72,12 @@ pub fn processes_of_a_machine_die() {
 }
 
 /// An error, within the time that a machine takes to start, and nothing half made.
-pub fn what_cannot_start_is_told_soon() {
-    let Some(daemon) = daemon() else { return };
+pub fn what_cannot_start_is_told_soon(release: &Release) {
+    let Some(daemon) = daemon(release) else {
+        return;
+    };
     let gone = daemon.folder().join("gone");
-    for runtime in [Runtime::Runc].into_iter().chain(daemon.runtimes()) {
+    for runtime in [Runtime::Runc, release.ours] {
         let docker = Docker::new(&daemon, runtime, "cannot-start");
         let bind = format!("type=bind,source={},target=/x", gone.display());
         for (options, command, words) in [

@@ -5,8 +5,10 @@ mod build;
 mod daemons;
 mod machines;
 
+use crate::runtime::Release;
+
 /// A test with daemons of its own.
-pub type Fault = fn();
+pub type Fault = fn(&Release);
 
 /// All of them.
 pub const FAULTS: &[(&str, Fault)] = &[

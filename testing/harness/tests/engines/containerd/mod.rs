@@ -1,5 +1,6 @@
 //! containerd with its shim for runc, and with ours.
 
+mod accounting;
 mod calls;
 mod cases;
 mod client;
