@@ -2,6 +2,7 @@
 
 use std::os::fd::OwnedFd;
 use std::path::Path;
+use std::sync::Arc;
 
 use cofferdam_netlink::{Events, Socket};
 use tokio::io::Interest;
@@ -12,6 +13,7 @@ use crate::error::NetworkError;
 use crate::filter::{self, DROP, MOST_ADDRESSES};
 use crate::link;
 use crate::namespace::Namespace;
+use crate::resolver::Resolver;
 use crate::snapshot::{self, Interface, Mac, Snapshot};
 use crate::tap;
 
@@ -62,6 +64,7 @@ pub struct Network {
     cards: Vec<Card>,
     socket: Socket,
     events: AsyncFd<Events>,
+    resolver: Resolver,
     options: Options,
     seen: Option<Snapshot>,
 }
@@ -89,10 +92,11 @@ impl Network {
     /// # Errors
     /// [`NetworkError`]; nothing is left in the namespace then.
     pub fn connect(
-        namespace: &Namespace,
+        namespace: &Arc<Namespace>,
         options: Options,
     ) -> Result<(Self, Vec<CardPlug>), NetworkError> {
-        let (socket, events, snapshot) = namespace.enter(|| {
+        let resolver = Resolver::new(Arc::clone(namespace));
+        let (socket, events, mut snapshot) = namespace.enter(|| {
             let open = |action: &str| NetworkError::kernel(action.to_owned());
             let mut socket = Socket::open().map_err(open("open a netlink socket"))?;
             // Before the first look, so that nothing is missed after it.
@@ -100,6 +104,7 @@ impl Network {
             let snapshot = snapshot::read(&mut socket, &[])?;
             Ok((socket, events, snapshot))
         })?;
+        snapshot.resolver = resolver.is_there()?;
         #[expect(
             deprecated,
             reason = "its hole is an `AsRawFd` that lies; that of `Events` does not"
@@ -110,6 +115,7 @@ impl Network {
             cards: Vec::new(),
             socket,
             events,
+            resolver,
             options,
             seen: None,
         };
@@ -175,6 +181,12 @@ impl Network {
         }
     }
 
+    /// The engine's server for names, if the plan says that it is there.
+    #[must_use]
+    pub fn resolver(&self) -> &Resolver {
+        &self.resolver
+    }
+
     /// Waits until something in the namespace has changed, whether that concerns the guest or not.
     ///
     /// # Errors
@@ -197,7 +209,8 @@ impl Network {
     /// What cannot be followed; the next change is followed all the same.
     pub fn follow(&mut self) -> Result<Option<Plan>, NetworkError> {
         let ours: Vec<_> = self.cards.iter().map(|card| card.tap).collect();
-        let snapshot = snapshot::read(&mut self.socket, &ours)?;
+        let mut snapshot = snapshot::read(&mut self.socket, &ours)?;
+        snapshot.resolver = self.resolver.is_there()?;
         if self.seen.as_ref() == Some(&snapshot) {
             return Ok(None);
         }

@@ -133,6 +133,7 @@ async fn prepare(
             size,
             entries: guest_spec.entries.clone(),
             network: network(launch)?,
+            loopback: false,
             rates: spec::rates(&launch.spec, &launch.config)?,
         },
     )

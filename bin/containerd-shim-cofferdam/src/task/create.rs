@@ -245,6 +245,8 @@ impl New {
             size,
             entries: first.map_or_else(Vec::new, |guest| guest.entries.clone()),
             network,
+            // There the engine looks for ports that it forwards.
+            loopback: self.kind == Kind::Sandbox,
             rates,
         };
         Machine::boot(&self.config, options, &self.bundle, path).await
