@@ -30,11 +30,14 @@ pub(crate) struct Instruction {
 
 // `linux/bpf_common.h` and `linux/bpf.h`: operations by what they are put together of.
 const LOAD_WORD: u8 = 0x61;
+const LOAD_BYTE: u8 = 0x71;
 const LOAD_WIDE: u8 = 0x18;
 const MOVE: u8 = 0xbf;
 const MOVE_VALUE: u8 = 0xb7;
 const STORE_VALUE: u8 = 0x62;
 const ADD_VALUE: u8 = 0x07;
+const AND_VALUE: u8 = 0x57;
+const SHIFT_LEFT: u8 = 0x67;
 const SHIFT_RIGHT: u8 = 0x77;
 const TO_BIG_ENDIAN: u8 = 0xdc;
 const JUMP: u8 = 0x05;
@@ -72,6 +75,11 @@ impl Assembly {
         self.push(LOAD_WORD, to, from, offset, 0);
     }
 
+    /// Loads a byte that another register points to.
+    pub(crate) fn load_byte(&mut self, to: u8, from: u8, offset: i16) {
+        self.push(LOAD_BYTE, to, from, offset, 0);
+    }
+
     /// Stores four bytes of a number where a register points to.
     pub(crate) fn store_value(&mut self, to: u8, offset: i16, value: i32) {
         self.push(STORE_VALUE, to, 0, offset, value);
@@ -90,6 +98,16 @@ impl Assembly {
     /// Adds to a register.
     pub(crate) fn add(&mut self, to: u8, value: i32) {
         self.push(ADD_VALUE, to, 0, 0, value);
+    }
+
+    /// Keeps these bits of a register.
+    pub(crate) fn keep(&mut self, to: u8, bits: i32) {
+        self.push(AND_VALUE, to, 0, 0, bits);
+    }
+
+    /// Shifts a register to the left.
+    pub(crate) fn shift_left(&mut self, to: u8, bits: i32) {
+        self.push(SHIFT_LEFT, to, 0, 0, bits);
     }
 
     /// Shifts a register to the right.

@@ -23,6 +23,7 @@ mod link;
 mod loopback;
 mod namespace;
 mod network;
+mod own;
 mod resolver;
 mod snapshot;
 mod tap;

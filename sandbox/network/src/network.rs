@@ -8,18 +8,15 @@ use cofferdam_netlink::{Events, Socket};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
-use crate::control::{self, Action};
+use crate::control::{self, Action, OWN, PASS, REST};
 use crate::error::NetworkError;
 use crate::filter::{self, DROP, MOST_ADDRESSES};
 use crate::link;
 use crate::namespace::Namespace;
+use crate::own;
 use crate::resolver::Resolver;
 use crate::snapshot::{self, Interface, Mac, Snapshot};
 use crate::tap;
-
-/// Filters in the first place pass frames on, the one in the second drops what was not.
-const PASS: u16 = 0;
-const REST: u16 = 1;
 
 /// `RTMGRP_LINK`, `_NEIGH`, `_IPV4_IFADDR`, `_IPV4_ROUTE`, `_IPV6_IFADDR`, `_IPV6_ROUTE`.
 const GROUPS: u32 = 0x1 | 0x4 | 0x10 | 0x40 | 0x100 | 0x400;
@@ -74,6 +71,8 @@ struct Card {
     tap: u32,
     mac: Mac,
     wired: Option<Interface>,
+    /// The namespace's own connections are answered.
+    answered: bool,
 }
 
 /// Which interface stands behind which card.
@@ -148,6 +147,7 @@ impl Network {
                 tap,
                 mac,
                 wired: None,
+                answered: false,
             });
             link::sign(&mut network.socket, tap, std::process::id()).map_err(failed())?;
             link::silence(&mut network.socket, tap).map_err(failed())?;
@@ -250,6 +250,7 @@ impl Network {
             if self.cards[place].wired.as_ref() != Some(interface) {
                 self.cards[place].plug(&mut self.socket, interface, self.options)?;
             }
+            self.cards[place].answer(&mut self.socket, snapshot.resolver);
         }
         self.seen = Some(snapshot);
         Ok(())
@@ -319,8 +320,31 @@ impl Card {
         Ok(())
     }
 
+    /// Has answers to the namespace's own connections come to it, or not any more. Without them the guest has its
+    /// network all the same.
+    fn answer(&mut self, socket: &mut Socket, wanted: bool) {
+        let Some(interface) = self.wired.as_ref().filter(|_| self.answered != wanted) else {
+            return;
+        };
+        let done = if wanted {
+            own::load(self.tap)
+                .and_then(|program| control::set_program(socket, interface.index, OWN, &program))
+        } else {
+            control::remove_filter(socket, interface.index, OWN)
+        };
+        self.answered = wanted;
+        if let Err(error) = done {
+            tracing::warn!(
+                %error,
+                interface = interface.name,
+                "the engine's server for names is not answered by servers beyond the host"
+            );
+        }
+    }
+
     /// Takes it off its interface, which may be gone.
     fn unplug(&mut self, socket: &mut Socket) {
+        self.answered = false;
         let Some(interface) = self.wired.take() else {
             return;
         };

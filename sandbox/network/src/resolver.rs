@@ -6,7 +6,7 @@ use std::net::{Ipv4Addr, SocketAddrV4, UdpSocket};
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, Interest};
 use tokio::net::TcpSocket;
 
 use crate::error::NetworkError;
@@ -53,7 +53,12 @@ impl Resolver {
         socket.send(question).await?;
         let answer = async {
             loop {
-                socket.readable().await?;
+                let ready = socket.ready(Interest::READABLE | Interest::ERROR).await?;
+                // Nobody listens.
+                if ready.is_error() {
+                    let refused = io::ErrorKind::ConnectionRefused.into();
+                    return Err(socket.take_error()?.unwrap_or(refused));
+                }
                 // Not before there is something: many may wait.
                 let mut buffer = vec![0; usize::from(u16::MAX)];
                 match socket.try_recv(&mut buffer) {
