@@ -33,6 +33,12 @@ fn observed(value: impl Debug) -> Verdict {
     Verdict::Observed(format!("{value:#?}"))
 }
 
+/// What was seen, which has to be this whoever runs it.
+fn exactly<T: Debug + PartialEq>(seen: T, wanted: T) -> Verdict {
+    assert_eq!(seen, wanted);
+    observed(seen)
+}
+
 macro_rules! cases {
     ($($module:ident: $($name:ident),+ $(,)?;)+) => {
         &[$($((concat!(stringify!($module), "::", stringify!($name)), $module::$name as Case),)+)+]

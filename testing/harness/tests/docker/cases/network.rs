@@ -7,7 +7,7 @@ use std::time::Duration;
 use harness::wait_until;
 
 use super::isolation::refused;
-use super::{Verdict, observed};
+use super::{Verdict, exactly, observed};
 use crate::daemon::LIMIT;
 use crate::docker::Docker;
 
@@ -31,9 +31,9 @@ pub fn server(docker: &Docker, name: &str, options: &[&str]) -> String {
     name
 }
 
-/// The command that prints what a [`server`] serves.
+/// The command that prints what a [`server`] serves: `served`.
 pub fn fetch(target: &str) -> String {
-    format!("wget -q -T 60 -O - http://{target}:8080/file")
+    format!("timeout 60 wget -q -O - http://{target}:8080/file")
 }
 
 /// What an HTTP server says to somebody in the daemon's namespace.
@@ -63,7 +63,8 @@ pub fn default_bridge(docker: &Docker) -> Verdict {
     let routes = docker.ok(&["exec", &server, "ip", "route"]);
     let is_default = routes.contains(&format!("default via {gateway} dev eth0"));
     let target = SocketAddr::new(ip.parse().expect("an address"), 8080);
-    observed((client, is_default, ask(docker, target)))
+    let seen = (client.as_str(), is_default, &*ask(docker, target));
+    exactly(seen, ("served\n2\n", true, "served\n"))
 }
 
 pub fn outside(docker: &Docker) -> Verdict {
@@ -91,7 +92,8 @@ pub fn outside(docker: &Docker) -> Verdict {
             .inside_network(|| TcpStream::connect(target));
     }
     assert_eq!(done.code, 0, "{done:?}");
-    observed((done.stdout, peer.join().expect("a peer")))
+    let said = peer.join().expect("a peer");
+    exactly((&*done.stdout, &*said), ("heard\n1\n", "said\n"))
 }
 
 pub fn published_ports(docker: &Docker) -> Verdict {
@@ -117,7 +119,9 @@ pub fn published_ports(docker: &Docker) -> Verdict {
     let ports = ports.replace(&(number + 10).to_string(), "B");
     let mut ports: Vec<_> = ports.lines().collect();
     ports.sort_unstable();
-    observed((through_bridge, through_loopback, ports))
+    let served = (&*through_bridge, &*through_loopback);
+    assert_eq!(served, ("served\n", "served\n"));
+    observed(ports)
 }
 
 pub fn published_datagrams(docker: &Docker) -> Verdict {
@@ -164,7 +168,7 @@ pub fn published_datagrams(docker: &Docker) -> Verdict {
         );
         heard == "<asked>"
     });
-    observed(heard)
+    exactly(&*heard, "<asked>")
 }
 
 pub fn no_network(docker: &Docker) -> Verdict {
@@ -172,7 +176,7 @@ pub fn no_network(docker: &Docker) -> Verdict {
         &["--network", "none"],
         "ls /sys/class/net; ping -c 1 -W 30 127.0.0.1 | grep -c from; ip route | wc -l",
     );
-    observed(seen)
+    exactly(&*seen, "lo\n1\n0\n")
 }
 
 pub fn servers_for_names(docker: &Docker) -> Verdict {
@@ -186,20 +190,29 @@ pub fn servers_for_names(docker: &Docker) -> Verdict {
         "--dns-option",
         "ndots:3",
     ];
-    observed(docker.sh(&options, "cat /etc/resolv.conf"))
+    let seen = docker.sh(&options, "grep -v ^# /etc/resolv.conf | sort");
+    exactly(
+        &*seen,
+        "nameserver 192.0.2.53\noptions ndots:3\nsearch example.test\n",
+    )
 }
 
 pub fn linked(docker: &Docker) -> Verdict {
-    let server = server(docker, "server", &["--network", "bridge"]);
+    let server = server(docker, "server", &["--network", "default"]);
     let link = format!("{server}:other");
     let script = format!("{}; env | grep -c ^OTHER_NAME=", fetch("other"));
-    observed(docker.sh(&["--network", "bridge", "--link", &link], &script))
+    let seen = docker.sh(&["--network", "default", "--link", &link], &script);
+    exactly(&*seen, "served\n1\n")
 }
 
 pub fn network_of_another_container(docker: &Docker) -> Verdict {
     let other = server(docker, "other", &["--network", "bridge"]);
     let network = format!("container:{other}");
-    refused(docker, &["--network", &network], "network namespace")
+    refused(
+        docker,
+        &["--network", &network],
+        "it belongs to another virtual machine",
+    )
 }
 
 pub fn kept_over_a_restart(docker: &Docker) -> Verdict {
@@ -209,5 +222,5 @@ pub fn kept_over_a_restart(docker: &Docker) -> Verdict {
     docker.expect_log(&server, ready);
     let ip = docker.inspect(&server, ".NetworkSettings.IPAddress");
     let target = SocketAddr::new(ip.parse().expect("an address"), 8080);
-    observed(ask(docker, target))
+    exactly(&*ask(docker, target), "served\n")
 }

@@ -3,7 +3,7 @@
 use std::net::UdpSocket;
 
 use super::network::{fetch, server};
-use super::{Verdict, observed};
+use super::{Verdict, exactly};
 use crate::docker::Docker;
 
 /// Resolves a name, and says whether the answer is this address.
@@ -36,10 +36,19 @@ pub fn names_of_both_kinds(docker: &Docker) -> Verdict {
     let back = docker.ok(&["exec", &old, "sh", "-c", &fetch(&new)]);
     let ip = docker.inspect(&old, "range .NetworkSettings.Networks}}{{.IPAddress}}{{end");
     let asked = docker.ok(&["exec", &new, "sh", "-c", &knows(&old, &ip)]);
-    let resolver = docker.ok(&["exec", &new, "grep", "nameserver", "/etc/resolv.conf"]);
+    let resolver = docker.ok(&["exec", &new, "grep", "^nameserver", "/etc/resolv.conf"]);
     // Not by a name that nobody has.
     let unknown = docker.run(&["exec", &new, "nslookup", "-type=a", "nobody", "127.0.0.11"]);
-    observed((there, back, asked, resolver, unknown.code == 0))
+    exactly(
+        (&*there, &*back, &*asked, &*resolver, unknown.code == 0),
+        (
+            "served\n",
+            "served\n",
+            "1\n",
+            "nameserver 127.0.0.11\n",
+            false,
+        ),
+    )
 }
 
 pub fn names_of_each_other(docker: &Docker) -> Verdict {
@@ -51,11 +60,12 @@ pub fn names_of_each_other(docker: &Docker) -> Verdict {
         &["--network", &network, "--network-alias", "also-two"],
     );
     let asked = |who: &str, name: &str| docker.ok(&["exec", who, "sh", "-c", &fetch(name)]);
-    observed((
+    let seen = [
         asked(&one, &two),
         asked(&two, &one),
         asked(&one, "also-two"),
-    ))
+    ];
+    exactly(seen, [(); 3].map(|()| "served\n".to_owned()))
 }
 
 /// As clients do when an answer was too long for a datagram.
@@ -79,7 +89,7 @@ pub fn names_by_connection(docker: &Docker) -> Verdict {
         &name,
         "range .NetworkSettings.Networks}}{{.IPAddress}}{{end",
     );
-    observed(seen.replace(&ip, "IP"))
+    exactly(&*seen.replace(&ip, "IP"), "7 0 1 IP\n7 0 1 IP\n")
 }
 
 pub fn names_of_the_world(docker: &Docker) -> Verdict {
@@ -113,7 +123,7 @@ pub fn names_of_the_world(docker: &Docker) -> Verdict {
     let done = docker.try_sh(&options, &knows("far.example", "198.51.100.7"));
     ended.store(true, std::sync::atomic::Ordering::Relaxed);
     server.join().expect("a server");
-    observed((done.code, done.stdout))
+    exactly((done.code, &*done.stdout), (0, "1\n"))
 }
 
 /// The answer to a DNS question for an address: 198.51.100.7, or none for any other kind.
@@ -151,11 +161,12 @@ pub fn several_at_the_start(docker: &Docker) -> Verdict {
     docker.ok(&["network", "connect", &two, &name]);
     docker.ok(&["start", &name]);
     let inside = |script: &str| docker.ok(&["exec", &name, "sh", "-c", script]);
-    observed((
-        inside("ls /sys/class/net"),
-        inside(&fetch(&near)),
-        inside(&fetch(&far)),
-    ))
+    let seen = (
+        &*inside("ls /sys/class/net"),
+        &*inside(&fetch(&near)),
+        &*inside(&fetch(&far)),
+    );
+    exactly(seen, ("eth0\neth1\nlo\n", "served\n", "served\n"))
 }
 
 pub fn connected_while_it_runs(docker: &Docker) -> Verdict {
@@ -173,7 +184,17 @@ pub fn connected_while_it_runs(docker: &Docker) -> Verdict {
     let gone = harness::wait_until(crate::daemon::LIMIT, || {
         inside("ls /sys/class/net").stdout == "eth0\nlo\n"
     });
-    observed((before, came, there, back, interfaces, gone))
+    exactly(
+        (before, came, &*there, &*back, &*interfaces, gone),
+        (
+            false,
+            true,
+            "served\n",
+            "served\n",
+            "eth0\neth1\nlo\n",
+            true,
+        ),
+    )
 }
 
 pub fn chosen_addresses(docker: &Docker) -> Verdict {
@@ -193,11 +214,10 @@ pub fn chosen_addresses(docker: &Docker) -> Verdict {
         &options,
         "cat /sys/class/net/eth0/address; ip -4 -o addr show eth0",
     );
-    observed(
-        seen.lines()
-            .next()
-            .map(str::to_owned)
-            .zip(Some(seen.contains(&format!(" {ip}/24")))),
+    let has_ip = seen.contains(&format!(" {ip}/24"));
+    exactly(
+        (seen.lines().next(), has_ip),
+        (Some("02:42:00:00:12:34"), true),
     )
 }
 
@@ -214,13 +234,13 @@ pub fn both_families(docker: &Docker) -> Verdict {
         "{}; ping -6 -c 2 -W 30 {ip} | grep -c from; nslookup -type=aaaa {other} 127.0.0.11 | grep -c 'Address: *{ip}$'",
         fetch(&format!("[{ip}]"))
     );
-    observed(docker.sh(&["--network", &network], &script))
+    let seen = docker.sh(&["--network", &network], &script);
+    exactly(&*seen, "served\n2\n1\n")
 }
 
 pub fn internal(docker: &Docker) -> Verdict {
     let network = docker.network("n", &["--internal"]);
     let other = server(docker, "other", &["--network", &network]);
-    let script = format!("{}; ip route | grep -c default", fetch(&other));
-    let done = docker.try_sh(&["--network", &network], &script);
-    observed((done.code, done.stdout))
+    let seen = docker.sh(&["--network", &network], &fetch(&other));
+    exactly(&*seen, "served\n")
 }
