@@ -13,6 +13,7 @@ use tokio::sync::mpsc;
 
 use crate::container::Containers;
 use crate::helper::{self, Helper};
+use crate::network;
 use crate::process::{Reaper, Streams};
 use crate::sandbox::{Events, Sandbox};
 
@@ -98,6 +99,12 @@ async fn serve(port: port::Port, service: &Arc<service::Service>, streams: &Stre
         while let Some((kind, stream)) = incoming.next().await {
             match kind {
                 StreamKind::Stdio { token } => streams.arrived(token, stream),
+                StreamKind::Connect { port } => {
+                    tokio::spawn(network::connect(port, stream));
+                }
+                StreamKind::Resolver => {
+                    tokio::spawn(network::serve_names(stream));
+                }
                 StreamKind::Control => {
                     let service = Arc::clone(service);
                     tokio::spawn(async move {

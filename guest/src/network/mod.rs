@@ -5,8 +5,13 @@
 
 mod addresses;
 mod card;
+mod connect;
 mod neighbours;
+mod resolver;
 mod routes;
+
+pub use connect::connect;
+pub use resolver::serve as serve_names;
 
 use std::io;
 use std::sync::{Arc, Mutex, PoisonError};

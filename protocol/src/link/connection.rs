@@ -1,6 +1,7 @@
 //! The two ends of the link and the futures that drive them.
 
 use std::future::poll_fn;
+use std::num::NonZeroU16;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -13,7 +14,7 @@ use tokio_util::compat::{Compat, TokioAsyncReadCompatExt};
 use yamux::{Config, Connection, ConnectionError, Mode};
 
 use super::outbox::Outbox;
-use super::{LinkError, LinkStream, MAX_STREAMS, Preamble, STREAM_WINDOW, StreamKind};
+use super::{LinkError, LinkStream, MAX_STREAMS, Preamble, READY, STREAM_WINDOW, StreamKind};
 
 /// A frame with its header is then one write of a virtio-serial port, which takes 32 KiB.
 const SPLIT: usize = 32 * 1024 - 12;
@@ -89,6 +90,32 @@ impl Link {
     /// When the link is closed or has [`MAX_STREAMS`] streams already.
     pub async fn open_stdio(&self, token: u64) -> Result<LinkStream, LinkError> {
         self.open(StreamKind::Stdio { token }).await
+    }
+
+    /// Opens a connection to a port of the guest's loopback.
+    ///
+    /// # Errors
+    /// [`LinkError::Refused`] when nobody listens there; when the link is closed or has [`MAX_STREAMS`] streams already.
+    pub async fn open_connection(&self, port: NonZeroU16) -> Result<LinkStream, LinkError> {
+        let port = port.get();
+        self.open_ready(StreamKind::Connect { port }).await
+    }
+
+    /// Opens the stream of questions for names.
+    ///
+    /// # Errors
+    /// [`LinkError::Refused`] when the guest cannot take them from its containers; when the link is closed or has
+    /// [`MAX_STREAMS`] streams already.
+    pub async fn open_resolver(&self) -> Result<LinkStream, LinkError> {
+        self.open_ready(StreamKind::Resolver).await
+    }
+
+    async fn open_ready(&self, kind: StreamKind) -> Result<LinkStream, LinkError> {
+        let mut stream = self.open(kind).await?;
+        match stream.read_u8().await {
+            Ok(READY) => Ok(stream),
+            Ok(_) | Err(_) => Err(LinkError::Refused),
+        }
     }
 
     async fn open(&self, kind: StreamKind) -> Result<LinkStream, LinkError> {

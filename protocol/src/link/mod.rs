@@ -15,13 +15,16 @@
 mod connection;
 mod outbox;
 mod preamble;
+mod relay;
+pub mod resolver;
 mod stream;
 
 #[cfg(test)]
 mod tests;
 
 pub use connection::{Incoming, Link, guest};
-pub use preamble::{Preamble, StreamKind};
+pub use preamble::{Preamble, READY, StreamKind};
+pub use relay::{relay, reset};
 pub use stream::LinkStream;
 
 /// Most streams open at the same time.
@@ -52,6 +55,9 @@ pub enum LinkError {
         /// What stood there instead.
         found: [u8; Preamble::LEN],
     },
+    /// The guest has ended a stream instead of saying that it is ready.
+    #[error("the guest refuses a stream of the link")]
+    Refused,
     /// The head of a stream could not be written.
     #[error("cannot write the head of a new stream of the link")]
     Open(#[source] std::io::Error),

@@ -12,7 +12,19 @@ pub enum StreamKind {
         /// Chosen by the host, unique while the stream lives, never 0.
         token: u64,
     },
+    /// A TCP connection to the guest's loopback. The guest answers [`READY`] when it is there, and ends the stream when
+    /// it cannot be had.
+    Connect {
+        /// Never 0.
+        port: u16,
+    },
+    /// Questions for names, which the guest asks; see [`resolver`](super::resolver). The guest answers [`READY`] when it
+    /// takes them from its containers.
+    Resolver,
 }
+
+/// What the guest says first on a stream that it may refuse.
+pub const READY: u8 = 1;
 
 /// The head of a stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -21,6 +33,8 @@ pub struct Preamble(pub StreamKind);
 const MAGIC: [u8; 3] = [b'C', b'F', 1];
 const CONTROL: u8 = 1;
 const STDIO: u8 = 2;
+const CONNECT: u8 = 3;
+const RESOLVER: u8 = 4;
 
 impl Preamble {
     /// Bytes of a preamble.
@@ -32,6 +46,8 @@ impl Preamble {
         let (kind, token) = match self.0 {
             StreamKind::Control => (CONTROL, 0),
             StreamKind::Stdio { token } => (STDIO, token),
+            StreamKind::Connect { port } => (CONNECT, port.into()),
+            StreamKind::Resolver => (RESOLVER, 0),
         };
         let mut bytes = [0; Self::LEN];
         bytes[..3].copy_from_slice(&MAGIC);
@@ -56,7 +72,12 @@ impl Preamble {
         }
         match (head[3], token) {
             (CONTROL, 0) => Ok(Self(StreamKind::Control)),
+            (RESOLVER, 0) => Ok(Self(StreamKind::Resolver)),
             (STDIO, token) if token != 0 => Ok(Self(StreamKind::Stdio { token })),
+            (CONNECT, port) => match u16::try_from(port) {
+                Ok(port @ 1..) => Ok(Self(StreamKind::Connect { port })),
+                _ => bad,
+            },
             _ => bad,
         }
     }

@@ -29,6 +29,13 @@ impl LinkStream {
     }
 }
 
+impl LinkStream {
+    /// Whether nothing can go either way any more: both sides have ended their direction, or the peer has reset it.
+    pub(super) fn is_closed(&self) -> bool {
+        self.stream.get_ref().is_closed()
+    }
+}
+
 impl AsyncRead for LinkStream {
     fn poll_read(
         mut self: Pin<&mut Self>,

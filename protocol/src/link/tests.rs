@@ -28,7 +28,15 @@ fn stdio(token: u64) -> StreamKind {
 fn preambles_are_what_the_page_says() {
     let head = Preamble(stdio(0x0102)).encode();
     assert_eq!(head, [b'C', b'F', 1, 2, 0, 0, 0, 0, 2, 1, 0, 0, 0, 0, 0, 0]);
-    for kind in [StreamKind::Control, stdio(1), stdio(u64::MAX)] {
+    let connect = |port| StreamKind::Connect { port };
+    for kind in [
+        StreamKind::Control,
+        stdio(1),
+        stdio(u64::MAX),
+        connect(1),
+        connect(u16::MAX),
+        StreamKind::Resolver,
+    ] {
         let decoded = Preamble::decode(Preamble(kind).encode()).expect("ours");
         assert_eq!(decoded.0, kind);
     }
@@ -40,6 +48,10 @@ fn preambles_are_what_the_page_says() {
     }
     assert!(Preamble::decode([0; 16]).is_err());
     assert!(Preamble::decode(Preamble(stdio(0)).encode()).is_err());
+    assert!(Preamble::decode(Preamble(connect(0)).encode()).is_err());
+    let mut large = Preamble(connect(1)).encode();
+    large[10] = 1;
+    assert!(Preamble::decode(large).is_err());
 }
 
 #[tokio::test]

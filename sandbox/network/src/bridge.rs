@@ -164,7 +164,7 @@ fn remove(name: &str) -> Result<(), NetworkError> {
     }
 }
 
-fn give(socket: &mut Socket, index: u32, address: IpAddr, prefix: u8) -> io::Result<()> {
+pub(crate) fn give(socket: &mut Socket, index: u32, address: IpAddr, prefix: u8) -> io::Result<()> {
     let (family, octets) = match address {
         IpAddr::V4(four) => (libc::AF_INET, four.octets().to_vec()),
         IpAddr::V6(six) => (libc::AF_INET6, six.octets().to_vec()),

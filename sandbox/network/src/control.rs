@@ -1,6 +1,7 @@
 //! Traffic control (tc): what the kernel is told to do with an interface's frames.
 
 use std::io;
+use std::os::fd::{AsRawFd, OwnedFd};
 
 use cofferdam_netlink::{Attributes, Message, Socket};
 
@@ -18,6 +19,11 @@ const CREATE: u16 = 0x400;
 
 const KIND: u16 = 1;
 const OPTIONS: u16 = 2;
+// Of a bpf filter.
+const ACTIONS: u16 = 1;
+const FLAGS: u16 = 8;
+/// Its program's answer is the action.
+const DIRECT: u32 = 1;
 
 /// The qdisc that frames pass before anything else sees them; it queues nothing.
 const CLSACT: u32 = 0xffff_0000;
@@ -40,6 +46,11 @@ fn fixed(index: u32, handle: u32, parent: u32, info: u32) -> [u8; 20] {
     }
     bytes
 }
+
+/// First come frames for the namespace itself, then those that are passed on; what is left is dropped, on taps.
+pub(crate) const OWN: u16 = 0;
+pub(crate) const PASS: u16 = 1;
+pub(crate) const REST: u16 = 2;
 
 /// A filter's place among others; the lower goes first.
 fn info(place: u16) -> u32 {
@@ -77,22 +88,11 @@ pub(crate) fn set_filter(
     program: &[Instruction],
     action: Action,
 ) -> io::Result<()> {
-    // A filter carries the number of the process that answers for it.
-    let owner = std::process::id();
-    const ACTIONS: u16 = 1;
     const LENGTH: u16 = 4;
     const PROGRAM: u16 = 5;
-    const FLAGS: u16 = 8;
-    const DIRECT: u32 = 1;
     let length = u16::try_from(program.len()).map_err(io::Error::other)?;
     let bytes: Vec<u8> = program.iter().flat_map(|one| one.bytes()).collect();
-    let message = Message::new(
-        NEW_FILTER,
-        CREATE,
-        &fixed(index, owner, INGRESS, info(place)),
-    )
-    .with_text(KIND, "bpf")
-    .with_nested(OPTIONS, |options| {
+    let message = filter(index, place).with_nested(OPTIONS, |options| {
         let options = options
             .with(LENGTH, &length.to_ne_bytes())
             .with(PROGRAM, &bytes);
@@ -104,6 +104,35 @@ pub(crate) fn set_filter(
         }
     });
     socket.request(message)
+}
+
+/// Adds a filter that is an eBPF program, whose answer is the action.
+pub(crate) fn set_program(
+    socket: &mut Socket,
+    index: u32,
+    place: u16,
+    program: &OwnedFd,
+) -> io::Result<()> {
+    const DESCRIPTOR: u16 = 6;
+    const NAME: u16 = 7;
+    let descriptor = u32::try_from(program.as_raw_fd()).map_err(io::Error::other)?;
+    socket.request(filter(index, place).with_nested(OPTIONS, |options| {
+        options
+            .with_u32(DESCRIPTOR, descriptor)
+            .with_text(NAME, "cofferdam")
+            .with_u32(FLAGS, DIRECT)
+    }))
+}
+
+fn filter(index: u32, place: u16) -> Message {
+    // A filter carries the number of the process that answers for it.
+    let owner = std::process::id();
+    Message::new(
+        NEW_FILTER,
+        CREATE,
+        &fixed(index, owner, INGRESS, info(place)),
+    )
+    .with_text(KIND, "bpf")
 }
 
 /// The first and only action: `mirred`, egress redirect.
@@ -143,7 +172,7 @@ pub(crate) fn wire(socket: &mut Socket, index: u32) -> io::Result<Option<Wire>> 
         let Some((fixed, attributes)) = filter.split::<20>() else {
             continue;
         };
-        if u16::from_ne_bytes([fixed[18], fixed[19]]) != OURS {
+        if u16::from_ne_bytes([fixed[18], fixed[19]]) != OURS + PASS {
             continue;
         }
         // Of the options, the actions; of these, the first; of that, the options; of these, the parameters' last.
@@ -188,10 +217,13 @@ pub(crate) fn remove_filter(socket: &mut Socket, index: u32, place: u16) -> io::
 /// interface is gone.
 pub(crate) fn clear(socket: &mut Socket, index: u32) -> io::Result<()> {
     limit(socket, index, None)?;
-    match remove_filter(socket, index, 0) {
-        // No qdisc, no filters.
-        Err(error) if error.kind() == io::ErrorKind::InvalidInput => return Ok(()),
-        other => other?,
+    // In this order: the last one tells whose they are.
+    for place in [OWN, PASS] {
+        match remove_filter(socket, index, place) {
+            // No qdisc, no filters.
+            Err(error) if error.kind() == io::ErrorKind::InvalidInput => return Ok(()),
+            other => other?,
+        }
     }
     for parent in [INGRESS, EGRESS] {
         if !gone(filters(socket, index, parent).map(|left| left.is_empty())).unwrap_or(false) {

@@ -14,20 +14,26 @@
 //! [`Network`] is a guard: nothing of it is left in the namespace once it is dropped. Taps are gone with their
 //! descriptors, so after `kill -9` only filters on the engine's interface can be left, which [`sweep`] finds.
 
+mod bpf;
 mod bridge;
 mod control;
 mod error;
 mod filter;
 mod link;
+mod loopback;
 mod namespace;
 mod network;
+mod own;
+mod resolver;
 mod snapshot;
 mod tap;
 mod tenant;
 
 pub use bridge::{Bridge, stand_in};
 pub use error::NetworkError;
+pub use loopback::Loopback;
 pub use namespace::{Identity, Namespace, enter_for_good};
 pub use network::{CardPlug, Network, Options, Plan, Rates, sweep};
+pub use resolver::Resolver;
 pub use snapshot::{Address, Interface, Mac, Neighbour, Route, Snapshot};
 pub use tenant::Tenant;

@@ -187,3 +187,23 @@ pub fn enter_for_good(path: Option<&Path>) -> io::Result<()> {
         None => Ok(nix::sched::unshare(CloneFlags::CLONE_NEWNET)?),
     }
 }
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    /// A new one whose loopback is up; none without the right to make one.
+    pub(crate) fn with_loopback() -> Option<Namespace> {
+        let namespace = Namespace::new()
+            .inspect_err(|error| eprintln!("SKIPPED: {error} (root?)"))
+            .ok()?;
+        let raised = namespace.enter(|| {
+            let mut socket = cofferdam_netlink::Socket::open().expect("a socket");
+            let index = crate::link::index(&mut socket, "lo").expect("loopback");
+            crate::link::switch_on(&mut socket, index).expect("switched on");
+            Ok(())
+        });
+        raised.expect("a namespace");
+        Some(namespace)
+    }
+}

@@ -2,22 +2,21 @@
 
 use std::os::fd::OwnedFd;
 use std::path::Path;
+use std::sync::Arc;
 
 use cofferdam_netlink::{Events, Socket};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
-use crate::control::{self, Action};
+use crate::control::{self, Action, OWN, PASS, REST};
 use crate::error::NetworkError;
 use crate::filter::{self, DROP, MOST_ADDRESSES};
 use crate::link;
 use crate::namespace::Namespace;
+use crate::own;
+use crate::resolver::Resolver;
 use crate::snapshot::{self, Interface, Mac, Snapshot};
 use crate::tap;
-
-/// Filters in the first place pass frames on, the one in the second drops what was not.
-const PASS: u16 = 0;
-const REST: u16 = 1;
 
 /// `RTMGRP_LINK`, `_NEIGH`, `_IPV4_IFADDR`, `_IPV4_ROUTE`, `_IPV6_IFADDR`, `_IPV6_ROUTE`.
 const GROUPS: u32 = 0x1 | 0x4 | 0x10 | 0x40 | 0x100 | 0x400;
@@ -62,6 +61,7 @@ pub struct Network {
     cards: Vec<Card>,
     socket: Socket,
     events: AsyncFd<Events>,
+    resolver: Resolver,
     options: Options,
     seen: Option<Snapshot>,
 }
@@ -71,6 +71,8 @@ struct Card {
     tap: u32,
     mac: Mac,
     wired: Option<Interface>,
+    /// The namespace's own connections are answered.
+    answered: bool,
 }
 
 /// Which interface stands behind which card.
@@ -89,10 +91,11 @@ impl Network {
     /// # Errors
     /// [`NetworkError`]; nothing is left in the namespace then.
     pub fn connect(
-        namespace: &Namespace,
+        namespace: &Arc<Namespace>,
         options: Options,
     ) -> Result<(Self, Vec<CardPlug>), NetworkError> {
-        let (socket, events, snapshot) = namespace.enter(|| {
+        let resolver = Resolver::new(Arc::clone(namespace));
+        let (socket, events, mut snapshot) = namespace.enter(|| {
             let open = |action: &str| NetworkError::kernel(action.to_owned());
             let mut socket = Socket::open().map_err(open("open a netlink socket"))?;
             // Before the first look, so that nothing is missed after it.
@@ -100,6 +103,7 @@ impl Network {
             let snapshot = snapshot::read(&mut socket, &[])?;
             Ok((socket, events, snapshot))
         })?;
+        snapshot.resolver = resolver.is_there()?;
         #[expect(
             deprecated,
             reason = "its hole is an `AsRawFd` that lies; that of `Events` does not"
@@ -110,6 +114,7 @@ impl Network {
             cards: Vec::new(),
             socket,
             events,
+            resolver,
             options,
             seen: None,
         };
@@ -142,6 +147,7 @@ impl Network {
                 tap,
                 mac,
                 wired: None,
+                answered: false,
             });
             link::sign(&mut network.socket, tap, std::process::id()).map_err(failed())?;
             link::silence(&mut network.socket, tap).map_err(failed())?;
@@ -175,6 +181,12 @@ impl Network {
         }
     }
 
+    /// The engine's server for names, if the plan says that it is there.
+    #[must_use]
+    pub fn resolver(&self) -> &Resolver {
+        &self.resolver
+    }
+
     /// Waits until something in the namespace has changed, whether that concerns the guest or not.
     ///
     /// # Errors
@@ -197,7 +209,8 @@ impl Network {
     /// What cannot be followed; the next change is followed all the same.
     pub fn follow(&mut self) -> Result<Option<Plan>, NetworkError> {
         let ours: Vec<_> = self.cards.iter().map(|card| card.tap).collect();
-        let snapshot = snapshot::read(&mut self.socket, &ours)?;
+        let mut snapshot = snapshot::read(&mut self.socket, &ours)?;
+        snapshot.resolver = self.resolver.is_there()?;
         if self.seen.as_ref() == Some(&snapshot) {
             return Ok(None);
         }
@@ -237,6 +250,7 @@ impl Network {
             if self.cards[place].wired.as_ref() != Some(interface) {
                 self.cards[place].plug(&mut self.socket, interface, self.options)?;
             }
+            self.cards[place].answer(&mut self.socket, snapshot.resolver);
         }
         self.seen = Some(snapshot);
         Ok(())
@@ -306,8 +320,31 @@ impl Card {
         Ok(())
     }
 
+    /// Has answers to the namespace's own connections come to it, or not any more. Without them the guest has its
+    /// network all the same.
+    fn answer(&mut self, socket: &mut Socket, wanted: bool) {
+        let Some(interface) = self.wired.as_ref().filter(|_| self.answered != wanted) else {
+            return;
+        };
+        let done = if wanted {
+            own::load(self.tap)
+                .and_then(|program| control::set_program(socket, interface.index, OWN, &program))
+        } else {
+            control::remove_filter(socket, interface.index, OWN)
+        };
+        self.answered = wanted;
+        if let Err(error) = done {
+            tracing::warn!(
+                %error,
+                interface = interface.name,
+                "the engine's server for names is not answered by servers beyond the host"
+            );
+        }
+    }
+
     /// Takes it off its interface, which may be gone.
     fn unplug(&mut self, socket: &mut Socket) {
+        self.answered = false;
         let Some(interface) = self.wired.take() else {
             return;
         };

@@ -18,6 +18,8 @@ pub struct Snapshot {
     pub routes: Vec<Route>,
     /// Those that were set by hand.
     pub neighbours: Vec<Neighbour>,
+    /// Whether the engine has a server for names on 127.0.0.11.
+    pub resolver: bool,
 }
 
 /// One interface.

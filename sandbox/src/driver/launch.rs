@@ -140,6 +140,7 @@ async fn prepare(
             network: network(launch)?,
             // The proxy does.
             shows_network: false,
+            loopback: false,
             rates: spec::rates(&launch.spec, &launch.config)?,
         },
     )

@@ -2,12 +2,13 @@
 
 use std::collections::HashSet;
 use std::future::Future;
+use std::num::NonZeroU16;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use backend_api::LinkIo;
-use cofferdam_protocol::link::{Link, LinkStream};
+use cofferdam_protocol::link::{Link, LinkError, LinkStream};
 use cofferdam_protocol::ttrpc::context::Context;
 use cofferdam_protocol::{
     AgentClient, ConfigureSandboxRequest, Empty, Event as AgentEvent, HelloRequest,
@@ -222,6 +223,16 @@ impl Guest {
             () = future => {}
             _ = reason_of(self.machine.gone()) => {}
         }
+    }
+
+    /// A connection to a port of the guest's loopback.
+    pub(crate) async fn open_connection(&self, port: NonZeroU16) -> Result<LinkStream, LinkError> {
+        self.link.open_connection(port).await
+    }
+
+    /// The guest's questions for names.
+    pub(crate) async fn open_resolver(&self) -> Result<LinkStream, LinkError> {
+        self.link.open_resolver().await
     }
 
     /// A stream for a process that is about to be asked for, and its token.

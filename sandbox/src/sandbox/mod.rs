@@ -3,7 +3,9 @@
 mod container;
 mod guest;
 mod lifecycle;
+mod loopback;
 mod machine;
+mod names;
 mod network;
 mod process;
 mod share;
@@ -15,7 +17,7 @@ use std::time::Duration;
 
 use backend_api::{Accelerator, Backend, Nic};
 use cofferdam_protocol::event;
-use sandbox_network::{Namespace, Network, Options as NetworkOptions, Rates};
+use sandbox_network::{Loopback, Namespace, Network, Options as NetworkOptions, Rates};
 use sandbox_share::Entry;
 use tokio::sync::oneshot;
 
@@ -27,9 +29,10 @@ pub use process::Process;
 
 use crate::backend;
 use crate::config::Config;
-use crate::error::SandboxError;
+use crate::error::{SandboxError, chain};
 use crate::id::ContainerId;
 use crate::sandbox::guest::Guest;
+use crate::sandbox::loopback::Forwarding;
 use crate::sandbox::machine::{Machine, reason_of};
 use crate::sandbox::network::Following;
 use crate::spec::{GuestSpec, Size};
@@ -64,6 +67,9 @@ pub struct SandboxOptions {
     pub network: Option<Namespace>,
     /// Whether the VMM is in that namespace: for engines that look for it behind a pid of the sandbox. Needs root.
     pub shows_network: bool,
+    /// Whether connections to loopback of that namespace, 127.0.0.0/8 and ::1, go to the guest's loopback: for engines
+    /// that look for a pod's ports there.
+    pub loopback: bool,
     /// Limits of each interface.
     pub rates: Rates,
 }
@@ -79,6 +85,7 @@ impl SandboxOptions {
             entries: Vec::new(),
             network: None,
             shows_network: false,
+            loopback: false,
             rates: Rates::default(),
         }
     }
@@ -97,8 +104,9 @@ fn connect(
     config: &Config,
     backend: &dyn Backend,
     options: &SandboxOptions,
+    namespace: Option<&Arc<Namespace>>,
 ) -> Result<(Option<Network>, Vec<Nic>), SandboxError> {
-    let Some(namespace) = &options.network else {
+    let Some(namespace) = namespace else {
         return Ok((None, Vec::new()));
     };
     let (network, plugs) = Network::connect(
@@ -119,6 +127,18 @@ fn connect(
         })
         .collect();
     Ok(((!nics.is_empty()).then_some(network), nics))
+}
+
+/// Takes connections to a namespace's loopback. Where that cannot be, the sandbox does without.
+fn take_loopback(namespace: &Namespace) -> Option<Loopback> {
+    Loopback::take(namespace)
+        .inspect_err(|error| {
+            tracing::warn!(
+                error = chain(error),
+                "ports cannot be forwarded to the guest's loopback"
+            );
+        })
+        .ok()
 }
 
 /// The same taps once more, for a boot that follows a copy which failed.
@@ -146,6 +166,7 @@ pub struct Sandbox {
     guest: Arc<Guest>,
     overhead: u64,
     network: Option<Following>,
+    forwarding: Option<Forwarding>,
     template_wanted: bool,
 }
 
@@ -154,14 +175,18 @@ impl Sandbox {
     ///
     /// # Errors
     /// Whatever kept it from coming up, with the ends of the guest's console and of the VMM's messages.
-    pub async fn boot(config: &Config, options: SandboxOptions) -> Result<Self, SandboxError> {
+    pub async fn boot(config: &Config, mut options: SandboxOptions) -> Result<Self, SandboxError> {
         let backend::Choice { backend, because } = backend::choose(config).await?;
         if let Some(because) = because {
             tracing::info!(because, "no hardware virtualization");
         }
         tracing::info!(backend = backend.name(), accelerator = %backend.capabilities().accelerator, "booting");
         let limit = Duration::from_secs(config.boot_timeout_seconds);
-        let (network, nics) = connect(config, &*backend, &options)?;
+        let namespace = options.network.take().map(Arc::new);
+        let (network, nics) = connect(config, &*backend, &options, namespace.as_ref())?;
+        let loopback = namespace
+            .filter(|_| options.loopback)
+            .and_then(|namespace| take_loopback(&namespace));
         let mut search = template::search(&*backend, config, options.size, nics.len());
         if let Search::Found(mut found) = search {
             let wanted = Wanted {
@@ -173,7 +198,7 @@ impl Sandbox {
             match Self::start(config, &backend, wanted).await {
                 Err(error) if template::is_to_blame(&error) => search = found.discard(&error),
                 Err(error) => return Err(error),
-                Ok(copy) => return copy.follow(network).await,
+                Ok(copy) => return copy.follow(network, loopback).await,
             }
         }
         let wanted = Wanted {
@@ -184,7 +209,7 @@ impl Sandbox {
         };
         let mut booted = Self::start(config, &backend, wanted).await?;
         booted.template_wanted = matches!(search, Search::Wanted);
-        booted.follow(network).await
+        booted.follow(network, loopback).await
     }
 
     async fn start(
@@ -221,12 +246,19 @@ impl Sandbox {
             guest,
             overhead,
             network: None,
+            forwarding: None,
             template_wanted: false,
         })
     }
 
     /// Has the guest follow the network that its cards belong to.
-    async fn follow(mut self, network: Option<Network>) -> Result<Self, SandboxError> {
+    async fn follow(
+        mut self,
+        network: Option<Network>,
+        loopback: Option<Loopback>,
+    ) -> Result<Self, SandboxError> {
+        self.forwarding =
+            loopback.map(|loopback| Forwarding::start(loopback, Arc::clone(&self.guest)));
         let Some(network) = network else {
             return Ok(self);
         };
@@ -328,6 +360,9 @@ impl Sandbox {
     /// Ends it at once, whatever it holds.
     pub async fn kill(&self) {
         self.machine.stop().await;
+        if let Some(forwarding) = &self.forwarding {
+            forwarding.end();
+        }
         if let Some(network) = &self.network {
             network.stop().await;
         }

@@ -14,6 +14,7 @@ use tokio::task::JoinHandle;
 
 use crate::error::{SandboxError, chain};
 use crate::sandbox::guest::Guest;
+use crate::sandbox::names::Names;
 
 /// Engines change several things in a row: the guest is told once.
 const GATHERING: Duration = Duration::from_millis(10);
@@ -28,9 +29,13 @@ pub(crate) struct Following {
 impl Following {
     /// Gives the guest its network, and follows changes from then on.
     pub(crate) async fn start(network: Network, guest: Arc<Guest>) -> Result<Self, SandboxError> {
-        tell(&guest, &network.plan()).await?;
+        let plan = network.plan();
+        tell(&guest, &plan).await?;
+        let mut names = Names::new(Arc::clone(&guest), network.resolver().clone());
+        // Containers that ask at once shall be heard.
+        names.follow(plan.snapshot.resolver).await;
         let (stop, stopping) = watch::channel(false);
-        let task = tokio::spawn(follow(network, guest, stopping));
+        let task = tokio::spawn(follow(network, names, guest, stopping));
         Ok(Self {
             stop,
             task: Mutex::new(Some(task)),
@@ -47,7 +52,12 @@ impl Following {
     }
 }
 
-async fn follow(mut network: Network, guest: Arc<Guest>, mut stopping: watch::Receiver<bool>) {
+async fn follow(
+    mut network: Network,
+    mut names: Names,
+    guest: Arc<Guest>,
+    mut stopping: watch::Receiver<bool>,
+) {
     let following = async {
         loop {
             network.heard().await?;
@@ -61,6 +71,7 @@ async fn follow(mut network: Network, guest: Arc<Guest>, mut stopping: watch::Re
                             "the guest does not follow its network"
                         );
                     }
+                    names.follow(plan.snapshot.resolver).await;
                 }
                 Err(error) => {
                     tracing::warn!(

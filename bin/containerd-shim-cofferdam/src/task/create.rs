@@ -312,6 +312,8 @@ impl New {
             network: Some(network),
             // Engines look behind the task's pid, which is the VMM's.
             shows_network: is_new,
+            // There the engine looks for ports that it forwards.
+            loopback: self.kind == Kind::Sandbox,
             rates,
         };
         let order = Order {

@@ -1,10 +1,12 @@
 //! Pods and containers as kubelet makes them. Dropping a pod stops and removes it.
 
 use std::collections::HashMap;
-use std::fs;
+use std::fs::{self, File};
+use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use cri::v1::runtime_service_client::RuntimeServiceClient;
 use cri::v1::{
     ContainerConfig, ContainerMetadata, ContainerState, ContainerStatus, CreateContainerRequest,
     ExecSyncRequest, ExecSyncResponse, ImageSpec, LinuxContainerConfig,
@@ -15,9 +17,15 @@ use cri::v1::{
 };
 use cri::v1::{ContainerStatusRequest, PodSandboxStatusRequest};
 use harness::wait_until;
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+use serde_json::Value;
 use tonic::Status;
+use tonic::transport::Channel;
 
 use crate::lab::Lab;
+
+/// What calls are made with.
+type Runtime = RuntimeServiceClient<Channel>;
 
 /// Longer than anything takes here.
 const LIMIT: Duration = Duration::from_secs(180);
@@ -156,6 +164,34 @@ impl<'a> Pod<'a> {
     pub fn ip(&self) -> String {
         let status = self.status().expect("a pod");
         status.network.unwrap_or_default().ip
+    }
+
+    /// Runs something on a thread in its network namespace on the node.
+    pub fn inside<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
+        let request = PodSandboxStatusRequest {
+            pod_sandbox_id: self.id.clone(),
+            verbose: true,
+        };
+        let status = async |mut calls: Runtime| calls.pod_sandbox_status(request).await;
+        let info = self.lab.runtime(status).expect("a pod").info;
+        let info: Value = serde_json::from_str(&info["info"]).expect("JSON");
+        let namespaces = info["runtimeSpec"]["linux"]["namespaces"].as_array();
+        let path = namespaces.into_iter().flatten().find_map(|namespace| {
+            let is_network = namespace["type"] == "network";
+            namespace["path"].as_str().filter(|_| is_network)
+        });
+        let namespace = File::open(path.expect("a network namespace")).expect("a namespace");
+        std::thread::scope(|scope| {
+            let thread = scope.spawn(|| {
+                move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Network))
+                    .expect("a way into the namespace");
+                work()
+            });
+            match thread.join() {
+                Ok(value) => value,
+                Err(panic) => std::panic::resume_unwind(panic),
+            }
+        })
     }
 
     /// Makes a container.

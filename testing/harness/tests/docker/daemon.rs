@@ -3,6 +3,8 @@
 use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Read};
+use std::net::IpAddr;
+use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
@@ -12,6 +14,7 @@ use std::time::Duration;
 use crate::runtime::Release;
 use harness::{Cofferdam, image, wait_until};
 use rustix::process::{Pid, Signal, kill_process};
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
 /// Longer than anything takes here, on a loaded machine that emulates processors.
 pub const LIMIT: Duration = Duration::from_secs(240);
@@ -194,6 +197,34 @@ impl Daemon {
         command
     }
 
+    /// Runs something on a thread in the network namespace of the daemons, which has nothing but what they make.
+    pub fn inside_network<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
+        let path = format!("/proc/{}/ns/net", self.holder.id());
+        let namespace = File::open(path).expect("a namespace");
+        std::thread::scope(|scope| {
+            let thread = scope.spawn(|| {
+                move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Network))
+                    .expect("a way into the namespace");
+                work()
+            });
+            match thread.join() {
+                Ok(value) => value,
+                Err(panic) => std::panic::resume_unwind(panic),
+            }
+        })
+    }
+
+    /// Gives that namespace an address of its own, once.
+    pub fn add_address(&self, address: IpAddr) {
+        let added = Command::new("/usr/bin/nsenter")
+            .arg(format!("--target={}", self.holder.id()))
+            .args(["--net", "--", "ip", "addr", "replace"])
+            .arg(format!("{address}/32"))
+            .args(["dev", "lo"])
+            .status();
+        assert!(added.expect("iproute2's ip").success(), "no {address}");
+    }
+
     /// The end of both daemons' logs.
     pub fn log(&self) -> String {
         ["containerd.log", "dockerd.log"]
@@ -327,9 +358,6 @@ fn write_settings(cofferdam: &Cofferdam, options: &Options) {
         "data-root": folder.join("docker"),
         "exec-root": folder.join("docker-run"),
         "pidfile": folder.join("docker.pid"),
-        "bridge": "none",
-        "iptables": false,
-        "ip-masq": false,
         "live-restore": options.live_restore,
         "default-runtime": options.default_runtime.unwrap_or("runc"),
         "runtimes": { "cofferdam": { "path": cofferdam.program() } },

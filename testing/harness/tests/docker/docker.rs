@@ -28,6 +28,27 @@ impl<'a> Docker<'a> {
         }
     }
 
+    /// The engine.
+    pub fn daemon(&self) -> &Daemon {
+        self.daemon
+    }
+
+    /// Makes a network that goes with the case; answers its name.
+    pub fn network(&self, name: &str, options: &[&str]) -> String {
+        let name = self.name(name);
+        let label = format!("case={}", self.case);
+        let args = [&["network", "create", "--label", &label], options, &[&name]];
+        self.ok(&args.concat());
+        name
+    }
+
+    /// Ids of the case's networks.
+    fn networks(&self) -> Vec<String> {
+        let filter = format!("label=case={}", self.case);
+        let ids = self.run(&["network", "ls", "--quiet", "--filter", &filter]);
+        ids.stdout.split_whitespace().map(str::to_owned).collect()
+    }
+
     /// A container's, volume's or image's name that only this case uses.
     pub fn name(&self, name: &str) -> String {
         format!("{}-{name}", self.case)
@@ -146,6 +167,9 @@ impl<'a> Docker<'a> {
         for id in &ids {
             self.ok(&["rm", "--force", "--volumes", id]);
         }
+        for id in self.networks() {
+            self.ok(&["network", "rm", &id]);
+        }
         let left: Vec<_> = ids
             .iter()
             .flat_map(|id| [self.daemon.states(), self.daemon.tasks()].map(|all| all.join(id)))
@@ -164,6 +188,10 @@ impl Drop for Docker<'_> {
                 .stdout;
             for id in ids.split_whitespace() {
                 let removed = self.run(&["rm", "--force", "--volumes", id]);
+                eprintln!("cleared up: {removed:?}");
+            }
+            for id in self.networks() {
+                let removed = self.run(&["network", "rm", &id]);
                 eprintln!("cleared up: {removed:?}");
             }
         }

@@ -6,6 +6,7 @@ mod connection;
 mod frames;
 mod killed;
 mod limits;
+mod names;
 mod spoofing;
 
 use std::time::Duration;

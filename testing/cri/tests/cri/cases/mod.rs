@@ -41,7 +41,7 @@ pub const CASES: &[(&str, Case)] = cases! {
     exec: output_and_exit_code, time_limit, command_that_is_missing, much_output, as_the_user_of_the_container,
         in_a_stopped_container, at_once;
     streams: exec_with_output, exec_with_stdin, exec_with_a_terminal, attach_to_output, attach_to_stdin,
-        forwarded_port;
+        forwarded_port, forwarded_port_without_a_listener, connections_to_loopback;
     security: user_and_groups, user_by_name, capabilities, dropped_capabilities, default_filter, filter_of_a_file,
         no_filter, read_only_root, no_new_privileges, masked_and_read_only_paths, privileged,
         privileged_in_an_ordinary_pod;

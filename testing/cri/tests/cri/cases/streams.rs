@@ -1,14 +1,22 @@
 //! What is behind `kubectl exec`, `attach` and `port-forward`.
 
+use std::io::{ErrorKind, Read, Write};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, TcpStream};
+use std::time::Duration;
+
 use cri::Stream;
 use cri::v1::{AttachRequest, ExecRequest, PortForwardRequest};
 use serde_json::Value;
 
 use crate::lab::Lab;
-use crate::pod::{Container, command, script};
+use crate::pod::{Container, Pod, command, script};
 
-/// Channels of a forwarded port: its bytes. The next one has errors.
+/// Channels of a forwarded port: its bytes, and errors.
 const BYTES: u8 = 0;
+const ERRORS: u8 = 1;
+
+/// Nobody waits longer for an answer that is at hand.
+const SOON: Duration = Duration::from_secs(60);
 
 struct Wanted {
     stdin: bool,
@@ -147,7 +155,7 @@ pub fn attach_to_output(lab: &Lab) {
     container.wait_for("ready");
     let mut stream = attach(lab, &container, false);
     // Nothing tells when the engine has attached; what is written meanwhile is not repeated.
-    std::thread::sleep(std::time::Duration::from_secs(1));
+    std::thread::sleep(Duration::from_secs(1));
     container.stop(100).expect("a stop");
     stream.finish().expect("an end");
     assert_eq!(stream.received(Stream::STDOUT), b"heard\n");
@@ -176,27 +184,98 @@ pub fn attach_to_stdin(lab: &Lab) {
     assert_eq!(container.stdout(), "<a line>\nover\n");
 }
 
+fn forward(lab: &Lab, pod: &Pod, port: i32) -> Stream {
+    let request = PortForwardRequest {
+        pod_sandbox_id: pod.id.clone(),
+        port: vec![port],
+    };
+    let url = lab
+        .runtime(async |mut calls| calls.port_forward(request).await)
+        .expect("an address")
+        .url;
+    Stream::open(&format!("{url}?port={port}")).expect("a stream")
+}
+
 pub fn forwarded_port(lab: &Lab) {
     let pod = lab.pod();
     let container = pod.run(script(
         "main",
         "mkdir /www; echo served > /www/file; httpd -f -p 127.0.0.1:7000 -h /www",
     ));
-    let listens = harness::wait_until(std::time::Duration::from_secs(60), || {
+    let listens = harness::wait_until(Duration::from_secs(60), || {
         container.exec("netstat -ltn | grep -c 127.0.0.1:7000").1 == "1\n"
     });
     assert!(listens, "nobody listens");
-    let request = PortForwardRequest {
-        pod_sandbox_id: pod.id.clone(),
-        port: vec![7000],
-    };
-    let url = lab
-        .runtime(async |mut calls| calls.port_forward(request).await)
-        .expect("an address")
-        .url;
-    let mut stream = Stream::open(&format!("{url}?port=7000")).expect("a stream");
+    let mut stream = forward(lab, &pod, 7000);
     stream
         .send(BYTES, b"GET /file HTTP/1.0\r\n\r\n")
         .expect("sent");
     stream.expect(BYTES, "served\n").expect("an answer");
+}
+
+pub fn forwarded_port_without_a_listener(lab: &Lab) {
+    let pod = lab.pod();
+    let _container = pod.run(command("main", &["sleep", "1000"]));
+    let mut stream = forward(lab, &pod, 7001);
+    stream.finish().expect("an end");
+    // A channel begins with its port.
+    let said = stream.received(ERRORS).get(2..).unwrap_or_default();
+    assert!(!said.is_empty(), "no word of an error");
+    for address in [
+        IpAddr::from(Ipv4Addr::LOCALHOST),
+        Ipv6Addr::LOCALHOST.into(),
+    ] {
+        let asked = pod.inside(|| -> std::io::Result<u8> {
+            let mut stream = TcpStream::connect_timeout(&(address, 7001).into(), SOON)?;
+            stream.set_read_timeout(Some(SOON))?;
+            let mut byte = [0];
+            stream.read_exact(&mut byte)?;
+            Ok(byte[0])
+        });
+        let error = asked.expect_err("nobody listens").kind();
+        assert!(
+            [ErrorKind::ConnectionRefused, ErrorKind::ConnectionReset].contains(&error),
+            "{address}: {error}"
+        );
+    }
+}
+
+/// What is behind a forwarded port: the engine connects like this.
+pub fn connections_to_loopback(lab: &Lab) {
+    const MUCH: usize = 3 << 20;
+    let pod = lab.pod();
+    let container = pod.run(command("main", &["nc", "-ll", "-p", "7002", "-e", "cat"]));
+    let listen = harness::wait_until(Duration::from_secs(60), || {
+        container.exec("netstat -ltn | grep -c :7002").1 == "1\n"
+    });
+    assert!(listen, "nobody listens");
+    let sent: Vec<u8> = (0..MUCH).map(|at| (at % 251) as u8).collect();
+    for address in [
+        IpAddr::from(Ipv4Addr::LOCALHOST),
+        Ipv6Addr::LOCALHOST.into(),
+    ] {
+        let target = SocketAddr::new(address, 7002);
+        let (pod, sent) = (&pod, &sent);
+        let talk = move || {
+            let stream = pod.inside(|| TcpStream::connect_timeout(&target, SOON));
+            let mut stream = stream.unwrap_or_else(|error| panic!("{target}: {error}"));
+            let mut sending = stream.try_clone().expect("the same");
+            let mut back = Vec::new();
+            std::thread::scope(|scope| {
+                scope.spawn(move || {
+                    sending.write_all(sent).expect("all is taken");
+                    // The echo ends when this does, and not before it has said everything.
+                    sending.shutdown(Shutdown::Write).expect("an end");
+                });
+                stream.read_to_end(&mut back).expect("all comes back");
+            });
+            assert!(back == *sent, "{target}: {} bytes came back", back.len());
+        };
+        // At the same time, too.
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(talk);
+            }
+        });
+    }
 }
