@@ -61,7 +61,7 @@ fn main() -> ExitCode {
     // Engines and networks are apart from the machine's own, and gone afterwards.
     if !enclosure::is_inside() {
         return match harness::Prefix::find() {
-            Ok(_) => enclosure::enter(),
+            Ok(_) => enclosure::enter(None),
             Err(reason) => {
                 eprintln!("bench: {reason}");
                 ExitCode::FAILURE

@@ -18,14 +18,16 @@ pub fn is_inside() -> bool {
     std::env::var_os(MARK).is_some()
 }
 
-/// Runs this program again, inside; answers how it ended.
+/// Runs this program again, inside; answers how it ended. `temporary`: where temporary files go in there, if not to the
+/// machine's own place.
 ///
 /// # Panics
 /// When util-linux's `unshare` does not start.
 #[must_use]
-pub fn enter() -> ExitCode {
+pub fn enter(temporary: Option<&Path>) -> ExitCode {
     let program = std::env::current_exe().expect("this program");
     let status = Command::new("unshare")
+        .envs(temporary.map(|folder| ("TMPDIR", folder)))
         .args([
             "--mount",
             "--net",

@@ -6,10 +6,16 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
+use std::process::ExitCode;
 use std::sync::OnceLock;
 
 use harness::enclosure;
-pub use harness::enclosure::{end, enter, is_inside};
+pub use harness::enclosure::{end, is_inside};
+
+/// Runs this program again, inside.
+pub fn enter() -> ExitCode {
+    enclosure::enter(None)
+}
 
 /// Mounts of the machine, which are here as well.
 static INHERITED: OnceLock<BTreeSet<String>> = OnceLock::new();

@@ -17,7 +17,7 @@ const SETTLE: Duration = Duration::from_secs(90);
 const NAMESPACES: [&str; 7] = ["cgroup", "ipc", "mnt", "net", "pid", "user", "uts"];
 
 /// Where engines, shims and runtimes keep files while containers are there; all of it is in memory and the test's own.
-const FOLDERS: [&str; 4] = ["/run", "/tmp", "/dev/shm", "/var/lib/cni"];
+const FOLDERS: [&str; 3] = ["/run", "/dev/shm", "/var/lib/cni"];
 
 /// Where to look.
 #[derive(Debug)]

@@ -10,6 +10,8 @@ mod many;
 mod pod;
 mod size;
 
+use std::fs;
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -17,6 +19,9 @@ use harness::{Containerd, Prefix, enclosure, image};
 use libtest_mimic::{Arguments, Trial};
 
 use host::{Host, IMAGE, Runtime};
+
+/// Everything that is written goes to memory of the test's own, so that all of it can be counted.
+const TEMPORARY: &str = "/run/temporary";
 
 type Case = fn(&Host);
 
@@ -45,7 +50,7 @@ fn main() -> ExitCode {
     arguments.test_threads = Some(1);
     if !arguments.list && !enclosure::is_inside() {
         return match missing() {
-            None => enclosure::enter(),
+            None => enclosure::enter(Some(Path::new(TEMPORARY))),
             Some(reason) => {
                 eprintln!("SKIPPED soak: {reason}");
                 ExitCode::SUCCESS
@@ -55,10 +60,9 @@ fn main() -> ExitCode {
     if arguments.list {
         return libtest_mimic::run(&arguments, trials(None)).exit_code();
     }
-    enclosure::memory("/tmp");
     enclosure::memory("/dev/shm");
-    let folder = tempfile::tempdir().expect("a folder");
-    enclosure::prepare(folder.path());
+    enclosure::prepare(Path::new("/run/covered"));
+    fs::create_dir(TEMPORARY).expect("a folder");
     let host = Host::start().expect("an engine");
     let conclusion = libtest_mimic::run(&arguments, trials(Some(Arc::new(host))));
     enclosure::end();
