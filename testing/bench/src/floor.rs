@@ -72,7 +72,6 @@ fn command(prefix: &Path, link: i32) -> Result<Command> {
         &files.join("initramfs.cpio"),
     )?;
     command
-        .args(["-device", "virtio-rng-device"])
         .args(["-chardev", &format!("socket,id=link,fd={link}")])
         .args(["-device", "virtio-serial-device,max_ports=2"])
         .args([
@@ -85,7 +84,7 @@ fn command(prefix: &Path, link: i32) -> Result<Command> {
     Ok(command)
 }
 
-/// Gives QEMU a machine like a sandbox's without devices, with this guest.
+/// Gives QEMU a machine like a sandbox's, with this guest and no other device than the source of random numbers.
 pub fn machine(command: &mut Command, kernel: &Path, image: &Path) -> Result<()> {
     let khz = host::tsc_khz().context("/proc/cpuinfo does not tell the processor's rate")?;
     command
@@ -93,6 +92,7 @@ pub fn machine(command: &mut Command, kernel: &Path, image: &Path) -> Result<()>
         .args(["-accel", "tcg", "-cpu", "max", "-smp", "1", "-m", MEMORY])
         .args(["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"])
         .args(["-global", "virtio-mmio.force-legacy=off", "-serial", "null"])
+        .args(["-device", "virtio-rng-device"])
         .arg("-kernel")
         .arg(kernel)
         .arg("-initrd")
@@ -100,7 +100,7 @@ pub fn machine(command: &mut Command, kernel: &Path, image: &Path) -> Result<()>
         .arg("-append")
         .arg(format!(
             "console=ttyS0 quiet 8250.nr_uarts=1 panic=-1 reboot=t tsc_early_khz={khz} tsc=reliable \
-             no_timer_check nolapic_timer noreplace-smp"
+             no_timer_check nolapic_timer noreplace-smp clearcpuid=cx16"
         ));
     Ok(())
 }
