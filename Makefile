@@ -6,6 +6,7 @@
 #   make install [PREFIX=…] [DESTDIR=…]    what `make build` made
 #   make uninstall [PREFIX=…] [DESTDIR=…]  exactly that
 #   make bench                             timings and memory, beside other runtimes
+#   make soak                              hundreds of containers, and then nothing of them
 
 PREFIX ?= /usr/local
 CARGO ?= cargo
@@ -13,7 +14,7 @@ TARGET := $(if $(CARGO_TARGET_DIR),$(CARGO_TARGET_DIR),target)
 PREPARED := $(TARGET)/cofferdam
 RUNTIME := $(abspath $(PREPARED))/bin/cofferdam
 
-.PHONY: run build test conformance install uninstall bench check deps deps-build deps-run
+.PHONY: run build test conformance install uninstall bench soak check deps deps-build deps-run
 
 run: build
 	$(CARGO) xtask images busybox
@@ -43,6 +44,11 @@ check:
 	$(CARGO) xtask layers
 	$(CARGO) xtask licenses
 	$(CARGO) xtask docs --check
+
+# A short one is part of `make test`.
+soak: deps build
+	$(CARGO) xtask images
+	COFFERDAM_TEST_SOAK=full $(CARGO) test --locked --package harness --test soak
 
 bench: deps build
 	$(CARGO) xtask images

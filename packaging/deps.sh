@@ -32,6 +32,7 @@ test='
 conmon              conmon
 containernetworking-plugins /usr/lib/cni/bridge
 containerd          containerd
+cpio                cpio
 crun                crun
 debootstrap         debootstrap
 docker.io           dockerd

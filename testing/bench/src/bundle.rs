@@ -17,6 +17,28 @@ pub struct Bundle(PathBuf);
 impl Bundle {
     /// Makes one that runs a command of busybox's.
     pub fn make(folder: &Path, command: &[&str]) -> Result<Self> {
+        Self::with(folder, &spec(command))
+    }
+
+    /// Makes one in a network namespace that is there, with a writable `/tmp`.
+    pub fn with_network(folder: &Path, command: &[&str], namespace: &Path) -> Result<Self> {
+        let mut spec = spec(command);
+        let shared = json!({ "type": "network", "path": namespace });
+        let namespaces = spec["linux"]["namespaces"].as_array_mut();
+        for own in namespaces.into_iter().flatten() {
+            if own["type"] == shared["type"] {
+                *own = shared.clone();
+            }
+        }
+        let memory = json!({ "destination": "/tmp", "type": "tmpfs", "source": "tmpfs" });
+        let mounts = spec["mounts"].as_array_mut();
+        mounts
+            .into_iter()
+            .for_each(|mounts| mounts.push(memory.clone()));
+        Self::with(folder, &spec)
+    }
+
+    fn with(folder: &Path, spec: &serde_json::Value) -> Result<Self> {
         let root = folder.join("rootfs");
         for name in ["bin", "dev", "etc", "proc", "sys", "tmp"] {
             fs::create_dir_all(root.join(name)).context("cannot make a root file system")?;
@@ -27,7 +49,7 @@ impl Bundle {
             symlink("busybox", root.join("bin").join(name)).context("cannot link busybox")?;
         }
         let config = folder.join("config.json");
-        fs::write(&config, spec(command).to_string())
+        fs::write(&config, spec.to_string())
             .with_context(|| format!("cannot write {}", config.display()))?;
         Ok(Self(folder.to_owned()))
     }

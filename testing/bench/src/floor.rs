@@ -19,6 +19,9 @@ use crate::host;
 /// Memory of a sandbox whose spec sets no limit.
 pub const MEMORY: &str = "256M";
 
+/// The emulator.
+pub const QEMU: &str = "qemu-system-x86_64";
+
 /// A machine that is not up then never will be.
 const LIMIT: Duration = Duration::from_secs(60);
 
@@ -61,31 +64,45 @@ async fn boot(prefix: &Path) -> Result<Duration> {
 }
 
 fn command(prefix: &Path, link: i32) -> Result<Command> {
-    let khz = host::tsc_khz().context("/proc/cpuinfo does not tell the processor's rate")?;
     let files = prefix.join("lib/cofferdam");
-    let mut command = Command::new("qemu-system-x86_64");
+    let mut command = Command::new(QEMU);
+    machine(
+        &mut command,
+        &files.join("vmlinux"),
+        &files.join("initramfs.cpio"),
+    )?;
+    command
+        .args(["-chardev", &format!("socket,id=link,fd={link}")])
+        .args(["-device", "virtio-serial-device,max_ports=2"])
+        .args([
+            "-device",
+            &format!("virtserialport,chardev=link,name={LINK_PORT}"),
+        ])
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null());
+    Ok(command)
+}
+
+/// Gives QEMU a machine like a sandbox's, with this guest and no other device than the source of random numbers.
+pub fn machine(command: &mut Command, kernel: &Path, image: &Path) -> Result<()> {
+    let khz = host::tsc_khz().context("/proc/cpuinfo does not tell the processor's rate")?;
     command
         .args(["-machine", "microvm,acpi=off,x-option-roms=off,rtc=on,auto-kernel-cmdline=on"])
         .args(["-accel", "tcg", "-cpu", "max", "-smp", "1", "-m", MEMORY])
         .args(["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"])
         .args(["-global", "virtio-mmio.force-legacy=off", "-serial", "null"])
+        .args(["-device", "virtio-rng-device"])
         .arg("-kernel")
-        .arg(files.join("vmlinux"))
+        .arg(kernel)
         .arg("-initrd")
-        .arg(files.join("initramfs.cpio"))
+        .arg(image)
         .arg("-append")
         .arg(format!(
             "console=ttyS0 quiet 8250.nr_uarts=1 panic=-1 reboot=t tsc_early_khz={khz} tsc=reliable \
-             no_timer_check nolapic_timer noreplace-smp"
-        ))
-        .args(["-device", "virtio-rng-device"])
-        .args(["-chardev", &format!("socket,id=link,fd={link}")])
-        .args(["-device", "virtio-serial-device,max_ports=2"])
-        .args(["-device", &format!("virtserialport,chardev=link,name={LINK_PORT}")])
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null());
-    Ok(command)
+             no_timer_check nolapic_timer noreplace-smp clearcpuid=cx16"
+        ));
+    Ok(())
 }
 
 /// A QEMU that ends with this value.

@@ -1,13 +1,19 @@
 //! The page that tells what was measured.
 
+mod engines;
+mod method;
+
 use std::fmt::Write as _;
 use std::time::{Duration, SystemTime};
 
+use crate::engines::Times as Engines;
 use crate::floor;
 use crate::host;
 use crate::idle::Idle;
+use crate::network::Throughput;
 use crate::runtime::Times;
 use crate::stats::{median, median_ratio};
+use method::{METHOD, WHERE};
 
 /// Everything that was measured in one run.
 #[derive(Debug)]
@@ -17,6 +23,11 @@ pub struct Report {
     /// Name with version, and times; ours first, then ours booted.
     pub runtimes: Vec<(String, Times)>,
     pub idle: Idle,
+    /// A pod behind our shim; nothing where there is no containerd.
+    pub idle_pod: Option<Idle>,
+    pub engines: Engines,
+    /// Of bare QEMU first; or why not.
+    pub network: Result<Vec<Throughput>, String>,
     /// Whether the host has both cgroup versions.
     pub hybrid: bool,
     /// Load averages before and after.
@@ -69,8 +80,19 @@ impl Report {
             self.rounds
         )?;
         self.times(page)?;
+        engines::operations(page, &self.engines)?;
+        engines::network(page, &self.network)?;
         self.targets(page)?;
-        self.idle(page)?;
+        idle(
+            page,
+            "An idle sandbox",
+            "One container that sleeps",
+            &self.idle,
+        )?;
+        if let Some(pod) = &self.idle_pod {
+            let what = "One pod with one container that sleeps";
+            idle(page, "An idle pod behind containerd's shim", what, pod)?;
+        }
         page.write_str(WHERE)
     }
 
@@ -106,7 +128,7 @@ impl Report {
             let measured = self.runtimes.first()?;
             median(times(&measured.1)).map(|time| time.as_secs_f64() * 1000.0)
         };
-        let mib = |kib: u64| u32::try_from(kib).map_or(f64::MAX, f64::from) / 1024.0;
+        let pod = self.idle_pod.as_ref();
         let rows = [
             (
                 "`run` of `true` from a template / floor",
@@ -139,6 +161,24 @@ impl Report {
                 Some(15.0),
                 " MiB PSS",
             ),
+            (
+                "containerd's shim",
+                pod.and_then(|pod| Some(mib(pod.role("shim")?.pss))),
+                Some(8.0),
+                " MiB PSS",
+            ),
+            (
+                "idle sandbox, processes but QEMU",
+                Some(self.idle.host_wakeups()),
+                Some(0.0),
+                " wake-ups / s",
+            ),
+            (
+                "idle pod, processes but QEMU",
+                pod.map(Idle::host_wakeups),
+                Some(0.0),
+                " wake-ups / s",
+            ),
         ];
         writeln!(
             page,
@@ -160,34 +200,6 @@ impl Report {
         Ok(())
     }
 
-    fn idle(&self, page: &mut String) -> std::fmt::Result {
-        writeln!(
-            page,
-            "\n## An idle sandbox\n\nOne container that sleeps, watched for {} s. PSS in MiB.\n",
-            self.idle.watched.as_secs()
-        )?;
-        writeln!(
-            page,
-            "| process | PSS | anonymous | files | shared memory | processor | wake-ups / s |"
-        )?;
-        writeln!(page, "|---|---|---|---|---|---|---|")?;
-        for process in &self.idle.processes {
-            let mib = |kib: u64| u32::try_from(kib).map_or(f64::MAX, f64::from) / 1024.0;
-            writeln!(
-                page,
-                "| {} | {:.1} | {:.1} | {:.1} | {:.1} | {:.2} % | {:.1} |",
-                process.role,
-                mib(process.pss),
-                mib(process.anonymous),
-                mib(process.file),
-                mib(process.shared),
-                process.processor * 100.0,
-                process.wakeups
-            )?;
-        }
-        Ok(())
-    }
-
     fn floor(&self) -> String {
         let range = |value: Option<&Duration>| milliseconds(value.copied());
         format!(
@@ -204,6 +216,37 @@ impl Report {
     }
 }
 
+fn idle(page: &mut String, title: &str, what: &str, idle: &Idle) -> std::fmt::Result {
+    let seconds = idle.watched.as_secs();
+    writeln!(
+        page,
+        "\n## {title}\n\n{what}, watched for {seconds} s. PSS in MiB.\n"
+    )?;
+    writeln!(
+        page,
+        "| process | PSS | anonymous | files | shared memory | processor | wake-ups / s |"
+    )?;
+    writeln!(page, "|---|---|---|---|---|---|---|")?;
+    for process in &idle.processes {
+        writeln!(
+            page,
+            "| {} | {:.1} | {:.1} | {:.1} | {:.1} | {:.2} % | {:.1} |",
+            process.role,
+            mib(process.pss),
+            mib(process.anonymous),
+            mib(process.file),
+            mib(process.shared),
+            process.processor * 100.0,
+            process.wakeups
+        )?;
+    }
+    Ok(())
+}
+
+fn mib(kib: u64) -> f64 {
+    u32::try_from(kib).map_or(f64::MAX, f64::from) / 1024.0
+}
+
 fn milliseconds(time: Option<Duration>) -> String {
     time.map_or_else(
         || "–".to_owned(),
@@ -214,56 +257,3 @@ fn milliseconds(time: Option<Duration>) -> String {
 fn ratio(value: Option<f64>) -> String {
     value.map_or_else(|| "–".to_owned(), |value| format!("{value:.2}"))
 }
-
-/// How the figures come about.
-const METHOD: &str = "\
-# Benchmarks
-
-`make bench` writes this page; its figures are of one run on one machine, which is described below. Times of different
-runs, let alone of different machines, cannot be compared; ratios within a run can.
-
-## Method
-
-- Whole commands are timed, from the start of the process to its end, as an engine would see them. `run` includes the
-  removal of the container. Nothing is warmed up but the host's page cache, the cached outcome of the probe for KVM and
-  the template. Each container gets a machine of its own: with **cofferdam** a copy of the template, which is the normal
-  way under emulation; with **booted** a fresh boot (`template = \"never\"`), as the first start has it.
-- The **floor** is QEMU with our kernel and our guest image and none of our programs on the host: the memory and devices
-  of a sandbox without the file share, from QEMU's start until the agent has answered the first call over the link. A
-  runtime that boots a machine for each container cannot be faster than that; one that copies a booted one can.
-- In each round everything is done once: the floor, then every runtime with the same bundle (a static busybox, six mounts,
-  five namespaces, device rules). Ratios are medians of the ratios within a round, so that load from elsewhere hits both
-  sides.
-- `exec` is the second one in its container. `delete` is timed without the end of the process, `delete --force` with it.
-- State directories and bundles of all runtimes lie in memory (`/dev/shm`).
-- PSS (proportional set size) counts a page that n processes share as one n-th for each. Processor time is the scheduler's
-  count for all threads.
-
-";
-
-/// Why a run takes longer than the floor. The counts were taken once, with a plugin for QEMU that counts blocks.
-const WHERE: &str = "
-## Where the time of a run goes
-
-An emulator translates each block of guest code before it executes it for the first time, and that is most of a short
-guest's life. Counts do not depend on how busy the host is (QEMU 7.2, 256 MiB, one virtual CPU, version 0.1.0):
-
-| until | blocks translated | of these by programs | instructions executed, millions |
-|---|---|---|---|
-| the agent answers (the floor) | 54,800 | 6,600 | 39.0 |
-| the guest is configured: clock, name, loopback, share mounted | 3,600 | 800 | 0.4 |
-| the container is created | 20,600 | 10,800 | 9.6 |
-| it is started | 2,600 | 600 | 0.9 |
-| `true` has ended | 2,800 | 1,800 | 1.8 |
-| file systems are written back | 300 | 0 | 0.2 |
-
-After the floor, 29,900 further blocks, 0.55 of the floor's, are code that runs for the first time: namespaces, cgroups,
-mounts and device rules in the kernel, reading the spec and libcontainer in the agent. They are a long flat list without a
-single large item, so a freshly booted, emulated machine does not get below about 1.5 times the floor, whatever happens on
-the host. The host's own part is 10 to 20 ms before QEMU starts and 20 to 40 ms to end it and to give its memory back.
-Hardware virtualization translates nothing. A machine that starts from a template skips the floor, but has nothing
-translated yet, so what it executes after that, the kernel's usual paths among it, costs somewhat more than after a boot.
-
-`cofferdam --debug --log FILE run …` writes the timeline of a run, with the processor time that the VMM had used at each
-step.
-";

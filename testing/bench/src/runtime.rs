@@ -7,8 +7,10 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
+use harness::Actors;
 
 use crate::bundle::Bundle;
+use crate::idle::Role;
 
 /// Longer than any command takes.
 const STOPPED: Duration = Duration::from_secs(60);
@@ -100,9 +102,9 @@ impl Runtime {
         self.name
     }
 
-    /// Its state directory.
-    pub fn state(&self) -> &Path {
-        &self.state
+    /// Its configuration, if it is ours.
+    pub fn config(&self) -> Option<&Path> {
+        self.config.as_deref()
     }
 
     /// Its name and version.
@@ -139,6 +141,39 @@ impl Runtime {
             delete,
             delete_force,
         })
+    }
+
+    /// Runs something while a container of ours idles; answers what it answers.
+    pub fn with_idle<T>(
+        &self,
+        bundle: &Bundle,
+        work: impl FnOnce(Vec<Role>) -> Result<T>,
+    ) -> Result<T> {
+        let id = "bench-idle";
+        let path = bundle.path().display().to_string();
+        self.call(&["create", "--bundle", &path, id])?;
+        let done = self
+            .call(&["start", id])
+            .and_then(|_| self.roles(id))
+            .and_then(work);
+        self.call(&["delete", "--force", id])?;
+        done
+    }
+
+    /// The processes behind a container of ours.
+    fn roles(&self, id: &str) -> Result<Vec<Role>> {
+        let actors = Actors::read(&self.state, id).context("the container has no state")?;
+        let roles = [
+            ("driver", Some(actors.driver)),
+            ("proxy", Some(actors.proxy)),
+            ("file server", actors.helper("cofferdam-fs")),
+            ("VMM", actors.helper("qemu")),
+        ];
+        let found = roles.into_iter().map(|(role, pid)| {
+            let pid = pid.with_context(|| format!("the sandbox has no {role}"))?;
+            Ok((role, pid))
+        });
+        found.collect()
     }
 
     /// Runs a command to its end.

@@ -16,16 +16,22 @@ pub fn median(values: &[Duration]) -> Option<Duration> {
 
 /// The median of the ratios of values measured in the same rounds: what made a round slow made both slow.
 pub fn median_ratio(values: &[Duration], floors: &[Duration]) -> Option<f64> {
-    let mut ratios: Vec<f64> = values
+    let ratios: Vec<f64> = values
         .iter()
         .zip(floors)
         .map(|(value, floor)| value.as_secs_f64() / floor.as_secs_f64())
         .collect();
-    ratios.sort_unstable_by(f64::total_cmp);
-    let middle = ratios.len() / 2;
-    let upper = *ratios.get(middle)?;
-    if ratios.len().is_multiple_of(2) {
-        return Some(f64::midpoint(ratios[middle - 1], upper));
+    middle(&ratios)
+}
+
+/// The middle of some numbers; nothing of none.
+pub fn middle(values: &[f64]) -> Option<f64> {
+    let mut sorted = values.to_vec();
+    sorted.sort_unstable_by(f64::total_cmp);
+    let middle = sorted.len() / 2;
+    let upper = *sorted.get(middle)?;
+    if sorted.len().is_multiple_of(2) {
+        return Some(f64::midpoint(sorted[middle - 1], upper));
     }
     Some(upper)
 }

@@ -5,9 +5,11 @@
 
 mod client;
 mod log;
+mod pod;
 mod stream;
 
 pub use client::Client;
 pub use k8s_cri::v1;
 pub use log::{Line, parse};
+pub use pod::Pod;
 pub use stream::{Stream, StreamError};

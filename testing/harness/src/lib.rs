@@ -8,6 +8,8 @@
 //! ```
 
 mod cofferdam;
+mod containerd;
+pub mod enclosure;
 mod namespaces;
 mod outcome;
 mod prefix;
@@ -17,6 +19,7 @@ mod slot;
 mod terminal;
 
 pub use cofferdam::Cofferdam;
+pub use containerd::{Containerd, PAUSE};
 pub use namespaces::{Frames, Namespaces};
 pub use outcome::{Outcome, Running, finish, start};
 pub use prefix::{Prefix, engine, image};

@@ -4,48 +4,17 @@
 //! engines write to fixed places (`/run`, `/var/lib/cni`) is covered there, and only there.
 
 use std::collections::BTreeSet;
-use std::ffi::OsStr;
 use std::fs;
 use std::path::Path;
-use std::process::{Command, ExitCode};
+use std::process::ExitCode;
 use std::sync::OnceLock;
 
-use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
-
-/// Says that this process is the one inside.
-const MARK: &str = "COFFERDAM_CRI_INSIDE";
-
-/// Whether [`enter`] has started this process.
-pub fn is_inside() -> bool {
-    std::env::var_os(MARK).is_some()
-}
+use harness::enclosure;
+pub use harness::enclosure::{end, is_inside};
 
 /// Runs this program again, inside.
 pub fn enter() -> ExitCode {
-    let program = std::env::current_exe().expect("this program");
-    let status = Command::new("unshare")
-        .args([
-            "--mount",
-            "--net",
-            "--pid",
-            "--fork",
-            "--kill-child",
-            "--mount-proc",
-        ])
-        .args(["--propagation", "private", "--"])
-        // The namespace's first process has to reap those that daemons leave to it.
-        .args(["sh", "-c", "\"$@\"; exit $?", "sh"])
-        .arg(program)
-        .args(std::env::args_os().skip(1))
-        .env(MARK, "1")
-        // Not engines are what has to be few, but pods: `--test-threads` bounds them.
-        .env("COFFERDAM_TEST_MACHINES", "1000")
-        .status()
-        .expect("util-linux's unshare");
-    match status.code() {
-        Some(0) => ExitCode::SUCCESS,
-        _ => ExitCode::FAILURE,
-    }
+    enclosure::enter(None)
 }
 
 /// Mounts of the machine, which are here as well.
@@ -55,26 +24,7 @@ static INHERITED: OnceLock<BTreeSet<String>> = OnceLock::new();
 pub fn prepare(folder: &Path) {
     let inherited = mount_points().into_iter().map(|(id, _)| id).collect();
     INHERITED.set(inherited).expect("this runs once");
-    let none = OsStr::new("none");
-    let flags = MountFlags::NOSUID | MountFlags::NODEV;
-    mount(none, "/run", "tmpfs", flags, None).expect("an own /run");
-    let (upper, work) = (folder.join("lib-upper"), folder.join("lib-work"));
-    fs::create_dir_all(&upper).expect("a folder");
-    fs::create_dir_all(&work).expect("a folder");
-    let layers = format!(
-        "lowerdir=/var/lib,upperdir={},workdir={}\0",
-        upper.display(),
-        work.display()
-    );
-    let layers = std::ffi::CStr::from_bytes_with_nul(layers.as_bytes()).expect("no NUL in paths");
-    mount("overlay", "/var/lib", "overlay", flags, layers).expect("an own /var/lib");
-    let up = Command::new("ip")
-        .args(["link", "set", "lo", "up"])
-        .status();
-    assert!(
-        up.expect("iproute2's ip").success(),
-        "loopback does not come up"
-    );
+    enclosure::prepare(folder);
 }
 
 /// All processes in here, with their command lines.
@@ -111,9 +61,4 @@ fn mount_points() -> Vec<(String, String)> {
         Some((fields.next()?.to_owned(), fields.nth(3)?.to_owned()))
     };
     table.lines().filter_map(fields).collect()
-}
-
-/// Uncovers what [`prepare`] has covered, so that its folder can go.
-pub fn end() {
-    let _busy = unmount("/var/lib", UnmountFlags::DETACH);
 }
