@@ -12,7 +12,7 @@ mod runtime;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 use libtest_mimic::{Arguments, Failed, Trial};
 
@@ -40,51 +40,52 @@ fn main() -> ExitCode {
 
 /// Runs all that is asked for with one engine; answers whether it was as it should be, and left nothing.
 fn run_all(arguments: &Arguments, release: Release) -> bool {
-    let shared = Arc::new(Shared {
-        release,
-        daemon: OnceLock::new(),
-    });
-    let prefixed = |name: &str| format!("{}::{name}", shared.release.name);
+    let prefixed = |name: &str| format!("{}::{name}", release.name);
+    let wanted = |(name, _): &(&str, Case)| is_wanted(arguments, &prefixed(name));
+    // One daemon for all cases: its start takes longer than most of them. Started by this thread, it ends with it.
+    let daemon = if arguments.list || !CASES.iter().any(wanted) {
+        None
+    } else {
+        match Daemon::start(&release, &Options::default()) {
+            Ok(daemon) => Some(Arc::new(daemon)),
+            Err(reason) => {
+                eprintln!("SKIPPED docker ({}): {reason}", release.name);
+                return true;
+            }
+        }
+    };
     let mut trials = Vec::new();
     for (name, case) in CASES {
-        let shared = Arc::clone(&shared);
-        trials.push(Trial::test(prefixed(name), move || match shared.daemon() {
-            Ok(daemon) => run(daemon, name, *case),
-            Err(reason) => {
-                eprintln!("SKIPPED {name}: {reason}");
-                Ok(())
-            }
+        let daemon = daemon.clone();
+        trials.push(Trial::test(prefixed(name), move || {
+            daemon.map_or(Ok(()), |daemon| run(&daemon, name, *case))
         }));
     }
     for (name, fault) in faults::FAULTS {
-        let shared = Arc::clone(&shared);
+        let release = release.clone();
         trials.push(Trial::test(prefixed(name), move || {
-            fault(&shared.release);
+            fault(&release);
             Ok(())
         }));
     }
     let conclusion = libtest_mimic::run(arguments, trials);
-    let left = match shared.daemon.get() {
-        Some(Ok(daemon)) => daemon.leaves_nothing(),
-        _ => Ok(()),
-    };
+    let left = daemon.map_or(Ok(()), |daemon| daemon.leaves_nothing());
     if let Err(left) = &left {
         eprintln!("left behind by some case: {left}");
     }
     !conclusion.has_failed() && left.is_ok()
 }
 
-/// One daemon for all cases with an engine: its start takes longer than most of them.
-struct Shared {
-    release: Release,
-    daemon: OnceLock<Result<Daemon, String>>,
-}
-
-impl Shared {
-    fn daemon(&self) -> Result<&Daemon, &String> {
-        let start = || Daemon::start(&self.release, &Options::default());
-        self.daemon.get_or_init(start).as_ref()
-    }
+/// Whether the options ask for a test.
+fn is_wanted(arguments: &Arguments, name: &str) -> bool {
+    let matches = |filter: &String| {
+        if arguments.exact {
+            name == filter
+        } else {
+            name.contains(filter)
+        }
+    };
+    arguments.filter.as_ref().is_none_or(matches) && !arguments.skip.iter().any(matches)
 }
 
 /// Runs a case with runc and with ours, and compares.
