@@ -34,29 +34,6 @@ fn members(group: &Path) -> Vec<i32> {
 }
 
 #[test]
-fn a_container_that_ran_out_of_memory_is_told_apart() {
-    both(|podman| {
-        let greedy = "dd if=/dev/zero of=/dev/null bs=200M count=1";
-        let limits = ["--memory", "64m", "--memory-swap", "64m"];
-        let run = |name: &str, command: &str| {
-            let head = ["run", "--name", name];
-            let args = [&head[..], &limits, &["busybox", "sh", "-c", command]].concat();
-            let code = podman.run(&args).code;
-            let told = podman.inspect(name, ".State.OOMKilled");
-            podman.ok(&["rm", name]);
-            (code, told)
-        };
-        let seen = [
-            run("killed", &format!("exec {greedy}")),
-            run("child", &format!("{greedy}; exit 3")),
-            run("content", "exit 4"),
-        ];
-        assert_eq!(seen[0], (137, "true".to_owned()));
-        seen
-    });
-}
-
-#[test]
 fn everything_behind_a_container_is_in_its_groups_and_they_go_with_it() {
     both(|podman| {
         podman.ok(&[
