@@ -46,9 +46,24 @@ pub(crate) fn silence(socket: &mut Socket, index: u32) -> io::Result<()> {
     }
 }
 
-/// What stands in the alias of a tap: whose it is.
+/// What stands in the alias of a tap, before whose it is.
+const SIGNATURE: &str = "cofferdam ";
+
 fn alias(owner: u32) -> String {
-    format!("cofferdam {owner}")
+    format!("{SIGNATURE}{owner}")
+}
+
+/// The processes that have signed taps.
+pub(crate) fn owners(socket: &mut Socket) -> io::Result<Vec<u32>> {
+    Ok(socket
+        .dump(&Message::new(libc::RTM_GETLINK, 0, &[0; 16]))?
+        .iter()
+        .filter_map(|link| {
+            let (_, attributes) = link.split::<16>()?;
+            let alias = attributes.find_text(libc::IFLA_IFALIAS)?;
+            alias.strip_prefix(SIGNATURE)?.parse().ok()
+        })
+        .collect())
 }
 
 /// Notes on a tap which process it belongs to.

@@ -100,6 +100,13 @@ impl Network {
             let mut socket = Socket::open().map_err(open("open a netlink socket"))?;
             // Before the first look, so that nothing is missed after it.
             let events = Events::open(GROUPS).map_err(open("listen to changes"))?;
+            let others = link::owners(&mut socket).map_err(open("look for taps"))?;
+            if others.iter().any(|&owner| is_process(owner)) {
+                return Err(NetworkError::Unsupported {
+                    what: format!("network namespace {}", namespace.path().display()),
+                    why: "another sandbox is connected to it, and has its interfaces; connect both to one network",
+                });
+            }
             let snapshot = snapshot::read(&mut socket, &[])?;
             Ok((socket, events, snapshot))
         })?;
@@ -358,6 +365,10 @@ impl Card {
     }
 }
 
+fn is_process(pid: u32) -> bool {
+    Path::new(&format!("/proc/{pid}")).exists()
+}
+
 /// Makes sure that nobody else has the interface's frames; what a killed sandbox has left is taken off.
 fn free(socket: &mut Socket, interface: &Interface) -> Result<(), NetworkError> {
     let failed = || NetworkError::kernel(format!("look at network interface {}", interface.name));
@@ -365,7 +376,7 @@ fn free(socket: &mut Socket, interface: &Interface) -> Result<(), NetworkError> 
         return Ok(());
     };
     // A killed sandbox's tap may take a moment to go.
-    let is_owned = Path::new(&format!("/proc/{}", wire.owner)).exists();
+    let is_owned = is_process(wire.owner);
     let is_used = link::indices(socket)
         .map_err(failed())?
         .contains(&wire.target);

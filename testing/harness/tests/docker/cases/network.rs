@@ -190,7 +190,7 @@ pub fn servers_for_names(docker: &Docker) -> Verdict {
         "--dns-option",
         "ndots:3",
     ];
-    let seen = docker.sh(&options, "grep -v ^# /etc/resolv.conf | sort");
+    let seen = docker.sh(&options, "grep -v -e ^# -e ^$ /etc/resolv.conf | sort");
     exactly(
         &*seen,
         "nameserver 192.0.2.53\noptions ndots:3\nsearch example.test\n",
