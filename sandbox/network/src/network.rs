@@ -217,7 +217,9 @@ impl Network {
     pub fn follow(&mut self) -> Result<Option<Plan>, NetworkError> {
         let ours: Vec<_> = self.cards.iter().map(|card| card.tap).collect();
         let mut snapshot = snapshot::read(&mut self.socket, &ours)?;
-        snapshot.resolver = self.resolver.is_there()?;
+        // One that was there is away while its engine is started again, which nothing tells of.
+        let was_there = self.seen.as_ref().is_some_and(|seen| seen.resolver);
+        snapshot.resolver = was_there || self.resolver.is_there()?;
         if self.seen.as_ref() == Some(&snapshot) {
             return Ok(None);
         }

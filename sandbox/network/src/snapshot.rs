@@ -18,7 +18,7 @@ pub struct Snapshot {
     pub routes: Vec<Route>,
     /// Those that were set by hand.
     pub neighbours: Vec<Neighbour>,
-    /// Whether the engine has a server for names on 127.0.0.11.
+    /// Whether the engine has a server for names on 127.0.0.11, or had one before.
     pub resolver: bool,
 }
 

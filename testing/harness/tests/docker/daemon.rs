@@ -53,6 +53,7 @@ impl Daemon {
             &release.daemon,
             Path::new(CONTAINERD),
             Path::new("/usr/bin/nsenter"),
+            Path::new("/usr/sbin/iptables"),
         ];
         if let Some(program) = programs.iter().find(|path| !path.exists()) {
             return Err(format!(

@@ -2,6 +2,7 @@
 
 use harness::{Cofferdam, is_alive, wait_until};
 
+use crate::names::Server;
 use crate::{LIMIT, background, inside, pair};
 
 #[test]
@@ -10,6 +11,8 @@ fn a_killed_driver_leaves_nothing_after_the_next_rm() {
         return;
     };
     let namespaces = pair();
+    // So that every kind of filter is there.
+    let _server = Server::start(&namespaces, "a");
     for _ in 0..2 {
         background(&cofferdam, &namespaces, "c", &[]);
         let pinged = inside(&cofferdam, "c", "ping -c 1 -W 10 10.77.0.1");

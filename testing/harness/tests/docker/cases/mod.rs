@@ -67,10 +67,10 @@ pub const CASES: &[(&str, Case)] = cases! {
     limits: memory, out_of_memory, oom_killed_is_told, child_out_of_memory, further_memory_options, processors, processor_sets, processes,
         update, statistics, out_of_memory_killer_switched_off, throttled_devices;
     host: network_behind_the_pid, control_groups_behind_the_pid, oom_score_behind_the_pid;
-    network: default_bridge, outside, published_ports, published_datagrams, no_network, servers_for_names, linked,
+    network: default_bridge, outside, published_ports, published_datagrams, no_network, servers_for_names,
         network_of_another_container, kept_over_a_restart;
     networks: names_of_both_kinds, names_of_each_other, names_by_connection, names_of_the_world, several_at_the_start,
-        connected_while_it_runs, chosen_addresses, both_families, internal;
+        connected_while_it_runs, chosen_addresses, both_families, internal, linked;
     isolation: network_of_the_host, processes_of_the_host, ipc_of_the_host, hostname_of_the_host,
         processes_of_another_container, ipc_of_another_container, device_of_the_host, disk_of_the_host,
         socket_of_the_host, kernel_interfaces_of_the_host, control_groups_of_the_host, kernel_is_another_one,

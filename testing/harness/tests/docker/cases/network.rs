@@ -197,14 +197,6 @@ pub fn servers_for_names(docker: &Docker) -> Verdict {
     )
 }
 
-pub fn linked(docker: &Docker) -> Verdict {
-    let server = server(docker, "server", &["--network", "default"]);
-    let link = format!("{server}:other");
-    let script = format!("{}; env | grep -c ^OTHER_NAME=", fetch("other"));
-    let seen = docker.sh(&["--network", "default", "--link", &link], &script);
-    exactly(&*seen, "served\n1\n")
-}
-
 pub fn network_of_another_container(docker: &Docker) -> Verdict {
     let other = server(docker, "other", &["--network", "bridge"]);
     let network = format!("container:{other}");

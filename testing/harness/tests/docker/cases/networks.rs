@@ -244,3 +244,10 @@ pub fn internal(docker: &Docker) -> Verdict {
     let seen = docker.sh(&["--network", &network], &fetch(&other));
     exactly(&*seen, "served\n")
 }
+
+pub fn linked(docker: &Docker) -> Verdict {
+    let network = docker.network("n", &[]);
+    let other = server(docker, "other", &["--network", &network]);
+    let options = ["--network", &network, "--link", &format!("{other}:alias")];
+    exactly(&*docker.sh(&options, &fetch("alias")), "served\n")
+}
