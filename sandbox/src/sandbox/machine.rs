@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use backend_api::{Backend, LinkIo, Nic, Share, Vm, VmConfig};
 use cofferdam_protocol::SHARE_TAG;
+use sandbox_network::Namespace;
 use sandbox_share::{ShareConfig, ShareServer};
 use tokio::sync::{Mutex, watch};
 
@@ -44,6 +45,7 @@ impl Machine {
         config: &Config,
         options: &SandboxOptions,
         nics: Vec<Nic>,
+        network: Option<&Namespace>,
         template: Option<File>,
     ) -> Result<(Self, LinkIo), SandboxError> {
         let SandboxOptions {
@@ -52,7 +54,6 @@ impl Machine {
             entries,
             ..
         } = options;
-        let network = options.network.as_ref().filter(|_| options.shows_network);
         let network = network.map(|namespace| namespace.as_fd().try_clone_to_owned());
         let mut share = ShareServer::spawn(ShareConfig {
             program: config.file_server.clone(),

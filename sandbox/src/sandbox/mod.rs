@@ -95,6 +95,8 @@ impl SandboxOptions {
 struct Wanted<'a> {
     options: &'a SandboxOptions,
     nics: Vec<Nic>,
+    /// Where the VMM is to be found.
+    namespace: Option<&'a Namespace>,
     template: Option<File>,
     limit: Duration,
 }
@@ -183,8 +185,10 @@ impl Sandbox {
         tracing::info!(backend = backend.name(), accelerator = %backend.capabilities().accelerator, "booting");
         let limit = Duration::from_secs(config.boot_timeout_seconds);
         let namespace = options.network.take().map(Arc::new);
+        let shown = namespace.as_deref().filter(|_| options.shows_network);
         let (network, nics) = connect(config, &*backend, &options, namespace.as_ref())?;
         let loopback = namespace
+            .clone()
             .filter(|_| options.loopback)
             .and_then(|namespace| take_loopback(&namespace));
         let mut search = template::search(&*backend, config, options.size, nics.len());
@@ -192,6 +196,7 @@ impl Sandbox {
             let wanted = Wanted {
                 options: &options,
                 nics: copies(&nics)?,
+                namespace: shown,
                 template: found.file.take(),
                 limit: limit.min(COPY_DEADLINE),
             };
@@ -204,6 +209,7 @@ impl Sandbox {
         let wanted = Wanted {
             options: &options,
             nics,
+            namespace: shown,
             template: None,
             limit,
         };
@@ -220,13 +226,15 @@ impl Sandbox {
         let Wanted {
             options,
             nics,
+            namespace,
             template,
             limit,
         } = wanted;
         if template.is_some() {
             tracing::info!("starting a guest from a template");
         }
-        let (machine, link) = Machine::start(backend, config, options, nics, template).await?;
+        let (machine, link) =
+            Machine::start(backend, config, options, nics, namespace, template).await?;
         let machine = Arc::new(machine);
         let guest = Guest::greet(
             Arc::clone(&machine),
