@@ -104,7 +104,7 @@ impl Network {
             if others.iter().any(|&owner| is_process(owner)) {
                 return Err(NetworkError::Unsupported {
                     what: format!("network namespace {}", namespace.path().display()),
-                    why: "another sandbox is connected to it, and has its interfaces; connect both to one network",
+                    why: "it belongs to another virtual machine; connect both to one network",
                 });
             }
             let snapshot = snapshot::read(&mut socket, &[])?;
