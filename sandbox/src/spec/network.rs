@@ -64,8 +64,8 @@ pub(super) fn check(path: &Path) -> Result<(), SpecError> {
 /// What is said to whoever asks for the host's network.
 pub(super) fn hosts() -> SpecError {
     unsupported(
-        "the host's network namespace (`--network host`)",
-        "a virtual machine has a network stack of its own, and the host's would have to be taken from the host; use `--network bridge` and publish ports with `-p`",
+        "the host's network namespace (`--network host`, `hostNetwork`)",
+        "a virtual machine has a network stack of its own, and the host's would have to be taken from the host; use `--network bridge` and publish ports (`-p`, `hostPort`)",
     )
 }
 

@@ -29,6 +29,10 @@ const TERM: u8 = 15;
 /// How long a sandbox may take to end when containerd does not say.
 const STOP: Duration = Duration::from_secs(10);
 
+/// How long the connection stays after the last answer: containerd's end, should it find both, may take notice of the
+/// closed connection and not of the answer.
+const LINGER: Duration = Duration::from_secs(1);
+
 /// Where in the bundle the pod's files are.
 const FILES: &str = "etc";
 
@@ -164,6 +168,15 @@ impl Sandbox for Service {
     ) -> Result<api::SandboxStatusResponse> {
         let task = self.shim.task(&request.sandbox_id)?;
         let mut response = api::SandboxStatusResponse::new();
+        if request.verbose {
+            // As containerd tells it of a sandbox with a pause image: tools read it.
+            let info = serde_json::json!({
+                "sandboxID": &request.sandbox_id,
+                "pid": task.pid(),
+                "runtimeSpec": task.spec(),
+            });
+            response.info.insert("info".to_owned(), info.to_string());
+        }
         response.sandbox_id = request.sandbox_id;
         response.pid = task.pid();
         response.created_at = MessageField::some(task.created().into());
@@ -204,8 +217,11 @@ impl Sandbox for Service {
             Ok(())
         })
         .await?;
-        // With no wait before the answer: the end of the service cuts short calls that wait.
-        self.shim.dismiss_with_all();
+        let shim = Arc::clone(&self.shim);
+        tokio::spawn(async move {
+            tokio::time::sleep(LINGER).await;
+            shim.dismiss_with_all();
+        });
         Ok(api::ShutdownSandboxResponse::new())
     }
 

@@ -70,6 +70,11 @@ impl Task {
         &self.bundle
     }
 
+    /// What was asked for.
+    pub fn spec(&self) -> &Spec {
+        &self.spec
+    }
+
     /// Since when it is there.
     pub fn created(&self) -> SystemTime {
         self.created

@@ -148,12 +148,11 @@ fn of_the_host(lab: &Lab, word: &str, change: fn(&mut NamespaceOption)) {
     if lab.is_machine() {
         let refused = made.expect_err("a machine cannot have that");
         let text = refused.message().to_lowercase();
-        // Without a network of its own a pod has no name of its own either, and that may be refused first.
-        let named = text.contains(word) || word == "network" && text.contains("uts");
-        assert!(
-            named && text.contains("host's") && text.contains("cannot share"),
-            "{text}"
-        );
+        let named = match word {
+            "network" => text.contains("the host's network") && text.contains("hostport"),
+            _ => text.contains(word) && text.contains("host's") && text.contains("cannot share"),
+        };
+        assert!(named, "{text}");
         return;
     }
     let pod = made.expect("a pod");
