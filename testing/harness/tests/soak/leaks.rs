@@ -61,8 +61,9 @@ pub fn are_seen() {
     }
 
     drop(listener);
+    // Before its parent has gone, and it is somebody else's.
+    let child = harness::descendant(process.id().cast_signed(), "sleep");
     let _ended = process.kill();
-    let child = harness::descendant(1, "sleep");
     for pid in child.into_iter().filter_map(rustix::process::Pid::from_raw) {
         let _ended = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
     }
