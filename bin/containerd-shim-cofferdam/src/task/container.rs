@@ -2,13 +2,16 @@
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use containerd_shim_protos::api::Status;
-use containerd_shim_protos::events::task::{TaskExit, TaskStart};
+use containerd_shim_protos::events::task::{TaskExit, TaskOOM, TaskStart};
 use containerd_shim_protos::protobuf::MessageField;
-use containerd_shim_protos::topics::{TASK_EXIT_EVENT_TOPIC, TASK_START_EVENT_TOPIC};
+use containerd_shim_protos::topics::{
+    TASK_EXIT_EVENT_TOPIC, TASK_OOM_EVENT_TOPIC, TASK_START_EVENT_TOPIC,
+};
 use containerd_shim_protos::ttrpc;
 use oci_spec::runtime::Spec;
 use sandbox::state::{ExitStatus, Status as State};
@@ -54,6 +57,8 @@ pub struct Task {
     pub(super) owns_machine: bool,
     pub(super) execs: Mutex<HashMap<String, Arc<Exec>>>,
     pub(super) exit: watch::Sender<Option<Exited>>,
+    /// Whether it was told that it ran out of memory.
+    pub(super) ran_out: AtomicBool,
     /// Held while a start is told: its end is told after it. And by one change at a time.
     pub(super) order: tokio::sync::Mutex<()>,
     pub(super) mounted: Mutex<Option<Mounted>>,
@@ -178,6 +183,17 @@ impl Task {
         Ok(())
     }
 
+    /// Tells that it ran out of memory; when it has ended, only if that was not told before.
+    pub fn tell_out_of_memory(&self, publisher: &Publisher) {
+        let was_told = self.ran_out.swap(true, Ordering::Relaxed);
+        if was_told && self.exit().is_some() {
+            return;
+        }
+        let mut event = TaskOOM::new();
+        event.container_id.clone_from(&self.id);
+        publisher.publish(TASK_OOM_EVENT_TOPIC, &event);
+    }
+
     /// What its hooks read.
     pub fn state(&self, status: &str) -> Vec<u8> {
         hooks::state(&self.id, status, self.pid(), &self.bundle, &self.spec)
@@ -223,6 +239,10 @@ impl Task {
                 }
             },
         };
+        // What tells of it while it runs may not have been heard in time.
+        if status.oom_killed && !self.ran_out.load(Ordering::Relaxed) {
+            self.tell_out_of_memory(&publisher);
+        }
         let exited = Exited::now(status);
         // A reader that does not read may be waiting for the end: the rest stays with us until it does.
         let unread = self.init().filter(|init| !init.is_drained());

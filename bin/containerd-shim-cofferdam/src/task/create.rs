@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::path::PathBuf;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
 use std::time::SystemTime;
 
@@ -223,6 +224,7 @@ impl New {
             owns_machine: self.kind != Kind::Member,
             execs: Mutex::default(),
             exit: watch::Sender::new(None),
+            ran_out: AtomicBool::new(false),
             order: tokio::sync::Mutex::new(()),
             mounted: Mutex::new(self.mounted),
         })

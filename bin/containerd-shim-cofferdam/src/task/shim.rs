@@ -5,9 +5,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use containerd_shim_protos::api::Status;
-use containerd_shim_protos::events::task::{TaskDelete, TaskOOM};
+use containerd_shim_protos::events::task::TaskDelete;
 use containerd_shim_protos::protobuf::MessageField;
-use containerd_shim_protos::topics::{TASK_DELETE_EVENT_TOPIC, TASK_OOM_EVENT_TOPIC};
+use containerd_shim_protos::topics::TASK_DELETE_EVENT_TOPIC;
 use containerd_shim_protos::ttrpc::{self, Code};
 use tokio::sync::watch;
 
@@ -110,10 +110,10 @@ impl Shim {
                     }
                 };
                 // The guest says the name: it has to be one.
-                if shim.task(&id).is_ok_and(|task| task.pid() == machine.pid) {
-                    let mut event = TaskOOM::new();
-                    event.container_id = id;
-                    shim.publisher.publish(TASK_OOM_EVENT_TOPIC, &event);
+                if let Ok(task) = shim.task(&id)
+                    && task.pid() == machine.pid
+                {
+                    task.tell_out_of_memory(&shim.publisher);
                 }
                 drop(machine);
                 tokio::time::sleep(OOM_PAUSE).await;
