@@ -93,11 +93,19 @@ fn groups_of_a_killed_shim_go_with_its_task() {
         let shim = containerd.processes(containerd.runtime.shim())[0];
         containerd.kill9(shim);
         assert!(wait_until(LIMIT, || containerd.status("h").is_none()));
-        containerd.ok(&["containers", "delete", "h"]);
+        // containerd may still be clearing up.
+        let delete = || containerd.ctr(&["containers", "delete", "h"]).code == 0;
+        assert!(wait_until(LIMIT, delete), "it cannot be deleted");
         let gone = wait_until(LIMIT, || !group.exists());
         assert!(gone, "{} is left", group.display());
         // With runc, that is what clears up the rest.
-        let done = containerd.ctr(&["run", "--rm", &containerd.busybox, "h", "true"]);
-        assert_eq!(done.code, 0, "{done:?}");
+        let mut done = None;
+        let runs = wait_until(LIMIT, || {
+            let run = containerd.ctr(&["run", "--rm", &containerd.busybox, "h", "true"]);
+            let runs = run.code == 0;
+            done = Some(run);
+            runs
+        });
+        assert!(runs, "{done:?}");
     });
 }
