@@ -7,10 +7,10 @@ use std::fs::File;
 use std::io;
 use std::os::fd::AsFd;
 
+use cofferdam_bpf::{self as bpf, Instruction};
 use oci_spec::runtime::{LinuxDeviceCgroup, LinuxDeviceType};
 
 use super::Cgroup;
-use crate::syscalls::{BpfInstruction, attach_device_program};
 
 /// Why device rules cannot be put in force.
 #[derive(Debug, thiserror::Error)]
@@ -33,6 +33,10 @@ pub enum DeviceError {
         source: io::Error,
     },
 }
+
+/// `BPF_PROG_TYPE_CGROUP_DEVICE`, and where it runs.
+const PROGRAM: u32 = 15;
+const PLACE: u32 = 6;
 
 /// BPF_DEVCG_DEV_BLOCK and BPF_DEVCG_DEV_CHAR.
 const BLOCK: i32 = 1;
@@ -75,7 +79,7 @@ impl Cgroup {
     pub fn allow_devices(&self, rules: &[LinuxDeviceCgroup]) -> Result<(), DeviceError> {
         let program = program(&all(rules)?);
         let attached = File::open(self.path())
-            .and_then(|group| attach_device_program(group.as_fd(), &program));
+            .and_then(|group| bpf::attach(&bpf::load(PROGRAM, 0, &program)?, group.as_fd(), PLACE));
         attached.map_err(|source| DeviceError::Attach {
             group: self.path().display().to_string(),
             source,
@@ -138,8 +142,8 @@ const MAJOR: u8 = 4;
 const MINOR: u8 = 5;
 const WORK: u8 = 6;
 
-fn op(code: u8, destination: u8, source: u8, offset: i16, immediate: i32) -> BpfInstruction {
-    BpfInstruction {
+fn op(code: u8, destination: u8, source: u8, offset: i16, immediate: i32) -> Instruction {
+    Instruction {
         code,
         registers: source << 4 | destination,
         offset,
@@ -159,7 +163,7 @@ const EXIT: u8 = 0x95;
 ///
 /// A request is for one or several kinds of access at once. A rule that allows must have all of
 /// them; a rule that denies, at least one.
-fn program(rules: &[Rule]) -> Vec<BpfInstruction> {
+fn program(rules: &[Rule]) -> Vec<Instruction> {
     // struct bpf_cgroup_dev_ctx: access << 16 | type, major, minor.
     let mut code = vec![
         op(LOAD_WORD, KIND, CONTEXT, 0, 0),
@@ -223,7 +227,7 @@ mod tests {
     use super::*;
 
     /// Runs a program as the kernel would, as far as ours use it.
-    fn run(code: &[BpfInstruction], kind: i32, access: i32, major: i32, minor: i32) -> bool {
+    fn run(code: &[Instruction], kind: i32, access: i32, major: i32, minor: i32) -> bool {
         let mut registers = [0i32; 11];
         let mut at = 0usize;
         loop {

@@ -1,6 +1,5 @@
 //! Kernel interfaces that have no safe wrapper in the libraries we use.
 
-mod bpf;
 mod fork;
 mod ioctl;
 mod kill;
@@ -8,7 +7,6 @@ mod namespace;
 mod readiness;
 mod signal;
 
-pub(crate) use bpf::{BpfInstruction, attach_device_program};
 pub(crate) use fork::{Fork, fork, fork_sibling};
 pub(crate) use ioctl::{ENTROPY_MAX, raise_loopback, reseed};
 pub(crate) use kill::kill_realtime;

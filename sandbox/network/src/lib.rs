@@ -14,7 +14,6 @@
 //! [`Network`] is a guard: nothing of it is left in the namespace once it is dropped. Taps are gone with their
 //! descriptors, so after `kill -9` only filters on the engine's interface can be left, which [`sweep`] finds.
 
-mod bpf;
 mod bridge;
 mod control;
 mod error;

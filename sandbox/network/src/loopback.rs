@@ -10,9 +10,9 @@ use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
 use std::os::fd::{AsFd, OwnedFd};
 
+use cofferdam_bpf::{self as bpf, Assembly};
 use tokio::net::TcpStream;
 
-use crate::bpf::{self, Assembly};
 use crate::error::NetworkError;
 use crate::namespace::Namespace;
 

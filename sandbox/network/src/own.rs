@@ -7,7 +7,7 @@
 use std::io;
 use std::os::fd::OwnedFd;
 
-use crate::bpf::{self, Assembly, Jump};
+use cofferdam_bpf::{self as bpf, Assembly, Jump};
 
 /// `BPF_PROG_TYPE_SCHED_CLS`.
 const KIND: u32 = 3;
