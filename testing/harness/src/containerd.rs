@@ -15,7 +15,7 @@ use crate::processes::wait_until;
 const LIMIT: Duration = Duration::from_secs(240);
 
 /// Where Debian puts CNI's plugins.
-const PLUGINS: &str = "/usr/lib/cni";
+pub const CNI_PLUGINS: &str = "/usr/lib/cni";
 
 /// The image of a pod's own container, which only waits.
 pub const PAUSE: &str = "localhost/pause:latest";
@@ -167,8 +167,19 @@ impl Drop for Containerd {
 }
 
 fn settings(folder: &Path) -> String {
+    cri_settings(
+        folder,
+        PAUSE,
+        &[("cofferdam", "runtime_type = \"io.containerd.cofferdam.v2\"")],
+    )
+}
+
+/// containerd's configuration for pods: everything in `folder`, CNI's networks in `net.d` there, this image for the pods'
+/// own containers; `runc` and these runtimes, each with its settings.
+#[must_use]
+pub fn cri_settings(folder: &Path, pause: &str, runtimes: &[(&str, &str)]) -> String {
     let cri = "plugins.\"io.containerd.grpc.v1.cri\"";
-    format!(
+    let mut settings = format!(
         r#"version = 2
 root = {root:?}
 state = {state:?}
@@ -177,29 +188,31 @@ address = {socket:?}
 [plugins."io.containerd.internal.v1.opt"]
 path = {opt:?}
 [{cri}]
-sandbox_image = "{PAUSE}"
+sandbox_image = "{pause}"
 restrict_oom_score_adj = true
 disable_hugetlb_controller = true
 tolerate_missing_hugetlb_controller = true
 stream_server_address = "127.0.0.1"
 stream_server_port = "0"
 [{cri}.cni]
-bin_dir = "{PLUGINS}"
+bin_dir = "{CNI_PLUGINS}"
 conf_dir = {network:?}
 [{cri}.containerd]
 snapshotter = "overlayfs"
 default_runtime_name = "runc"
 [{cri}.containerd.runtimes.runc]
 runtime_type = "io.containerd.runc.v2"
-[{cri}.containerd.runtimes.cofferdam]
-runtime_type = "io.containerd.cofferdam.v2"
 "#,
         root = folder.join("root"),
         state = folder.join("run"),
         socket = folder.join("c.sock"),
         opt = folder.join("opt"),
         network = folder.join("net.d"),
-    )
+    );
+    for (name, text) in runtimes {
+        settings += &format!("[{cri}.containerd.runtimes.{name}]\n{text}\n");
+    }
+    settings
 }
 
 /// A bridge for all pods.

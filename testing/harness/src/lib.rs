@@ -19,8 +19,8 @@ mod slot;
 mod terminal;
 
 pub use cofferdam::Cofferdam;
-pub use containerd::{Containerd, PAUSE};
-pub use namespaces::{Frames, Namespaces};
+pub use containerd::{CNI_PLUGINS, Containerd, PAUSE, cri_settings};
+pub use namespaces::{Frames, Namespaces, inside};
 pub use outcome::{Outcome, Running, finish, start};
 pub use prefix::{Prefix, engine, image};
 pub use processes::{Actors, descendant, is_alive, wait_until};

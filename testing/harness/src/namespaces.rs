@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
@@ -101,18 +101,7 @@ impl Namespaces {
     /// # Panics
     /// When it cannot be entered, and when the work panics.
     pub fn inside<T: Send>(&self, name: &str, work: impl FnOnce() -> T + Send) -> T {
-        let namespace = File::open(self.path(name)).expect("a namespace");
-        std::thread::scope(|scope| {
-            let thread = scope.spawn(|| {
-                move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Network))
-                    .expect("a way into the namespace");
-                work()
-            });
-            match thread.join() {
-                Ok(value) => value,
-                Err(panic) => std::panic::resume_unwind(panic),
-            }
-        })
+        inside(&self.path(name), work)
     }
 
     /// Hears every frame that arrives in one.
@@ -187,4 +176,23 @@ fn ok(command: &mut Command) -> String {
     let done = finish(command, LIMIT);
     assert_eq!(done.code, 0, "{command:?}: {done:?}");
     done.stdout
+}
+
+/// Runs something on a thread in a network namespace.
+///
+/// # Panics
+/// When it cannot be entered, and when the work panics.
+pub fn inside<T: Send>(namespace: &Path, work: impl FnOnce() -> T + Send) -> T {
+    let namespace = File::open(namespace).expect("a namespace");
+    std::thread::scope(|scope| {
+        let thread = scope.spawn(|| {
+            move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Network))
+                .expect("a way into the namespace");
+            work()
+        });
+        match thread.join() {
+            Ok(value) => value,
+            Err(panic) => std::panic::resume_unwind(panic),
+        }
+    })
 }

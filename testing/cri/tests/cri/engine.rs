@@ -18,9 +18,6 @@ use crate::{images, namespaces};
 /// Longer than a start takes here.
 const LIMIT: Duration = Duration::from_secs(120);
 
-/// Where Debian puts CNI's plugins.
-pub const PLUGINS: &str = "/usr/lib/cni";
-
 /// Which containerd, and where its programs are.
 #[derive(Debug, Clone)]
 pub struct Release {
@@ -285,58 +282,16 @@ fn network(folder: &Path, number: u8) {
     fs::write(configured.join("10-pods.conflist"), list.to_string()).expect("a network");
 }
 
-/// The same runtime, told to make sandboxes by itself; containerd before 2.0 cannot.
-fn sandboxer(version: (u32, u32), cri: &str) -> String {
-    if version < (2, 0) {
-        return String::new();
-    }
-    format!(
-        r#"[{cri}.containerd.runtimes.sandboxer]
-runtime_type = "io.containerd.cofferdam.v2"
-privileged_without_host_devices = true
-pod_annotations = ["io.cofferdam.*"]
-sandboxer = "shim"
-"#
-    )
-}
-
 fn configuration(cofferdam: &Cofferdam, version: (u32, u32), registry: &str) -> String {
-    let folder = cofferdam.folder();
-    let cri = "plugins.\"io.containerd.grpc.v1.cri\"";
-    format!(
-        r#"version = 2
-root = {root:?}
-state = {state:?}
-[grpc]
-address = {socket:?}
-[plugins."io.containerd.internal.v1.opt"]
-path = {opt:?}
-[{cri}]
-sandbox_image = "{registry}/{pause}:latest"
-restrict_oom_score_adj = true
-disable_hugetlb_controller = true
-tolerate_missing_hugetlb_controller = true
-stream_server_address = "127.0.0.1"
-stream_server_port = "0"
-[{cri}.cni]
-bin_dir = "{PLUGINS}"
-conf_dir = {network:?}
-[{cri}.containerd]
-snapshotter = "overlayfs"
-default_runtime_name = "runc"
-[{cri}.containerd.runtimes.runc]
-runtime_type = "io.containerd.runc.v2"
-[{cri}.containerd.runtimes.cofferdam]
-runtime_type = "io.containerd.cofferdam.v2"
-privileged_without_host_devices = true
-pod_annotations = ["io.cofferdam.*"]
-{sandboxer}"#,
-        sandboxer = sandboxer(version, cri),
-        root = folder.join("root"),
-        state = folder.join("run"),
-        socket = folder.join("c.sock"),
-        opt = folder.join("opt"),
-        network = folder.join("net.d"),
-        pause = images::PAUSE,
-    )
+    let ours = "runtime_type = \"io.containerd.cofferdam.v2\"\n\
+                privileged_without_host_devices = true\n\
+                pod_annotations = [\"io.cofferdam.*\"]";
+    let by_itself = format!("{ours}\nsandboxer = \"shim\"");
+    let mut runtimes = vec![("cofferdam", ours)];
+    // containerd before 2.0 cannot have the shim make sandboxes.
+    if version >= (2, 0) {
+        runtimes.push(("sandboxer", &by_itself));
+    }
+    let pause = format!("{registry}/{}:latest", images::PAUSE);
+    harness::cri_settings(cofferdam.folder(), &pause, &runtimes)
 }

@@ -109,7 +109,7 @@ fn missing() -> Option<String> {
     if let Some(name) = programs.iter().find(|name| !is_there(name)) {
         return Some(format!("{name} is not installed"));
     }
-    let plugin = Path::new(engine::PLUGINS).join("bridge");
+    let plugin = Path::new(harness::CNI_PLUGINS).join("bridge");
     (!plugin.exists()).then(|| format!("{} is not installed", plugin.display()))
 }
 

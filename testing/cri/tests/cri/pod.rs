@@ -1,9 +1,8 @@
 //! Pods and containers as kubelet makes them. Dropping a pod stops and removes it.
 
 use std::collections::HashMap;
-use std::fs::{self, File};
-use std::os::fd::AsFd;
-use std::path::PathBuf;
+use std::fs;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use cri::v1::runtime_service_client::RuntimeServiceClient;
@@ -17,7 +16,6 @@ use cri::v1::{
 };
 use cri::v1::{ContainerStatusRequest, PodSandboxStatusRequest};
 use harness::wait_until;
-use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use serde_json::Value;
 use tonic::Status;
 use tonic::transport::Channel;
@@ -180,18 +178,7 @@ impl<'a> Pod<'a> {
             let is_network = namespace["type"] == "network";
             namespace["path"].as_str().filter(|_| is_network)
         });
-        let namespace = File::open(path.expect("a network namespace")).expect("a namespace");
-        std::thread::scope(|scope| {
-            let thread = scope.spawn(|| {
-                move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Network))
-                    .expect("a way into the namespace");
-                work()
-            });
-            match thread.join() {
-                Ok(value) => value,
-                Err(panic) => std::panic::resume_unwind(panic),
-            }
-        })
+        harness::inside(Path::new(path.expect("a network namespace")), work)
     }
 
     /// Makes a container.

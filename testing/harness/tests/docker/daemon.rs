@@ -4,7 +4,6 @@ use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Read};
 use std::net::IpAddr;
-use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
@@ -14,7 +13,6 @@ use std::time::Duration;
 use crate::runtime::Release;
 use harness::{Cofferdam, image, wait_until};
 use rustix::process::{Pid, Signal, kill_process};
-use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
 /// Longer than anything takes here, on a loaded machine that emulates processors.
 pub const LIMIT: Duration = Duration::from_secs(240);
@@ -201,18 +199,7 @@ impl Daemon {
     /// Runs something on a thread in the network namespace of the daemons, which has nothing but what they make.
     pub fn inside_network<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
         let path = format!("/proc/{}/ns/net", self.holder.id());
-        let namespace = File::open(path).expect("a namespace");
-        std::thread::scope(|scope| {
-            let thread = scope.spawn(|| {
-                move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Network))
-                    .expect("a way into the namespace");
-                work()
-            });
-            match thread.join() {
-                Ok(value) => value,
-                Err(panic) => std::panic::resume_unwind(panic),
-            }
-        })
+        harness::inside(Path::new(&path), work)
     }
 
     /// Gives that namespace an address of its own, once.
