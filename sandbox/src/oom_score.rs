@@ -9,8 +9,7 @@ use oci_spec::runtime::Spec;
 const MOST: i32 = 1000;
 
 /// What a spec wants for its container, if it says so.
-#[must_use]
-pub fn wanted(spec: &Spec) -> Option<i32> {
+fn wanted(spec: &Spec) -> Option<i32> {
     spec.process().as_ref()?.oom_score_adj()
 }
 
@@ -42,10 +41,7 @@ fn change(processes: impl IntoIterator<Item = u32>, wanted: impl Fn(i32) -> Opti
 }
 
 /// A process's.
-///
-/// # Errors
-/// When there is no such process.
-pub fn of(pid: u32) -> io::Result<i32> {
+fn of(pid: u32) -> io::Result<i32> {
     let text = fs::read_to_string(file(pid))?;
     text.trim()
         .parse()

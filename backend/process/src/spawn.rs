@@ -73,7 +73,7 @@ pub struct Program {
     pub stderr: Option<OwnedFd>,
     /// Descriptors that stay open in the child under the number they have here. Closed here afterwards.
     pub inherited: Vec<OwnedFd>,
-    /// The network namespace that it is in, instead of one of its own. Needs [`Confinement::namespaces`].
+    /// The network namespace that it is in, instead of one of its own; refused without [`Confinement::namespaces`].
     pub network: Option<OwnedFd>,
     /// What it may not do.
     pub confinement: Confinement,
@@ -84,8 +84,15 @@ impl Program {
     /// the child should, inside a tokio runtime with I/O enabled.
     ///
     /// # Errors
-    /// The operating system's answer to fork, exec or one of the steps between them.
+    /// The operating system's answer to fork, exec or one of the steps between them; `InvalidInput` for a network namespace
+    /// that nothing would move the child into.
     pub fn spawn(self) -> io::Result<Child> {
+        if self.network.is_some() && !self.confinement.namespaces {
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidInput,
+                "a network namespace for a program without namespaces",
+            ));
+        }
         let mut command = Command::new(&self.path);
         command
             .args(&self.args)

@@ -36,6 +36,14 @@ async fn output_of(mut program: Program) -> String {
     text
 }
 
+#[test]
+fn a_namespace_that_would_be_passed_over_is_refused() {
+    let mut program = shell("true");
+    program.network = Some(fs::File::open("/proc/self/ns/net").expect("ours").into());
+    let error = program.spawn().expect_err("nothing moves it there");
+    assert_eq!(error.kind(), std::io::ErrorKind::InvalidInput);
+}
+
 #[tokio::test(flavor = "current_thread")]
 async fn the_end_is_told_as_it_was() {
     let mut child = shell("exit 7").spawn().expect("starts");

@@ -10,6 +10,7 @@ use containerd_shim_protos::protobuf::Message;
 use containerd_shim_protos::protobuf::well_known_types::any::Any;
 
 use crate::flags::Flags;
+use crate::options;
 
 /// containerd's variable with the address of its TTRPC services.
 pub const TTRPC_ADDRESS: &str = "TTRPC_ADDRESS";
@@ -26,7 +27,7 @@ pub struct Request {
     pub events: String,
     /// Where sockets shall be.
     pub socket_folder: Option<String>,
-    /// The runtime's options. They come again with each task, but not with a sandbox.
+    /// The runtime's options.
     pub options: Option<Any>,
     /// Log more.
     pub debug: bool,
@@ -51,7 +52,11 @@ impl Request {
                 containerd: message.containerd_grpc_address,
                 events: message.containerd_ttrpc_address,
                 socket_folder: message.socket_dir.filter(|folder| !folder.is_empty()),
-                options: None,
+                options: message
+                    .extensions
+                    .into_iter()
+                    .filter_map(|extension| extension.value.into_option())
+                    .find(options::is_of_runtime),
                 debug: flags.debug || message.log_level.value() <= LogLevel::LOG_LEVEL_DEBUG as i32,
                 by_message: true,
             },
@@ -111,6 +116,8 @@ pub fn stdin() -> Result<Vec<u8>> {
 
 #[cfg(test)]
 mod tests {
+    use containerd_shim_protos::bootstrap_api::Extension;
+
     use super::*;
 
     fn flags() -> Flags {
@@ -129,10 +136,17 @@ mod tests {
         message.namespace = "n".to_owned();
         message.containerd_grpc_address = "/new.sock".to_owned();
         message.containerd_ttrpc_address = "/new.ttrpc".to_owned();
+        for kind in ["other.Settings", "runtimeoptions.v1.Options"] {
+            let mut extension = Extension::new();
+            extension.value.mut_or_insert_default().type_url = kind.to_owned();
+            message.extensions.push(extension);
+        }
         let bytes = message.write_to_bytes().unwrap();
         let request = Request::of(&flags(), &bytes, String::new()).unwrap();
         assert!(request.by_message);
         assert_eq!(request.containerd, "/new.sock");
+        let options = request.options.map(|options| options.type_url);
+        assert_eq!(options.as_deref(), Some("runtimeoptions.v1.Options"));
 
         let mut options = Any::new();
         options.type_url = "containerd.runc.v1.Options".to_owned();

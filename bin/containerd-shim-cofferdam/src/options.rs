@@ -28,12 +28,21 @@ pub fn load(path: Option<&Path>) -> ttrpc::Result<Config> {
     loaded.map_err(|error| status::of(&error.into()))
 }
 
+/// Whether these are options for a runtime, as far as they are known.
+pub fn is_of_runtime(options: &Any) -> bool {
+    [GENERIC, RUNC].contains(&kind(options))
+}
+
+fn kind(options: &Any) -> &str {
+    options.type_url.rsplit('/').next().unwrap_or_default()
+}
+
 /// The configuration that is named.
 pub fn path(options: Option<&Any>) -> ttrpc::Result<Option<String>> {
     let Some(options) = options.filter(|options| !options.type_url.is_empty()) else {
         return Ok(None);
     };
-    match options.type_url.rsplit('/').next().unwrap_or_default() {
+    match kind(options) {
         RUNC => Ok(None),
         GENERIC => {
             let (path, has_body) = generic(&options.value).map_err(|error| {

@@ -31,7 +31,11 @@ pub fn run(flags: &Flags) -> Result<()> {
     let group = address::group(&flags.id, annotations);
     let folder = request.socket_folder.as_deref();
     let socket = address::socket(&request.containerd, &flags.namespace, group, folder);
-    let configuration = configuration(&request)?;
+    // The options come again with each task, and errors in them are told then.
+    let configuration = match spec {
+        Some(_) => None,
+        None => configuration(&request)?,
+    };
     let joined = match listen(&socket)? {
         None => Record::default(),
         Some(listener) => {

@@ -14,7 +14,7 @@ use crate::filter::{self, DROP, MOST_ADDRESSES};
 use crate::link;
 use crate::namespace::Namespace;
 use crate::own;
-use crate::resolver::Resolver;
+use crate::resolver::{self, Resolver};
 use crate::snapshot::{self, Interface, Mac, Snapshot};
 use crate::tap;
 
@@ -94,8 +94,7 @@ impl Network {
         namespace: &Arc<Namespace>,
         options: Options,
     ) -> Result<(Self, Vec<CardPlug>), NetworkError> {
-        let resolver = Resolver::new(Arc::clone(namespace));
-        let (socket, events, mut snapshot) = namespace.enter(|| {
+        let (socket, events, snapshot) = namespace.enter(|| {
             let open = |action: &str| NetworkError::kernel(action.to_owned());
             let mut socket = Socket::open().map_err(open("open a netlink socket"))?;
             // Before the first look, so that nothing is missed after it.
@@ -107,10 +106,10 @@ impl Network {
                     why: "it belongs to another virtual machine; connect both to one network",
                 });
             }
-            let snapshot = snapshot::read(&mut socket, &[])?;
+            let mut snapshot = snapshot::read(&mut socket, &[])?;
+            snapshot.resolver = resolver::is_here()?;
             Ok((socket, events, snapshot))
         })?;
-        snapshot.resolver = resolver.is_there()?;
         #[expect(
             deprecated,
             reason = "its hole is an `AsRawFd` that lies; that of `Events` does not"
@@ -121,7 +120,7 @@ impl Network {
             cards: Vec::new(),
             socket,
             events,
-            resolver,
+            resolver: Resolver::new(Arc::clone(namespace)),
             options,
             seen: None,
         };

@@ -32,12 +32,7 @@ impl Resolver {
 
     /// Whether it is there. The engine starts it before it makes the interfaces for which it is wanted.
     pub(crate) fn is_there(&self) -> Result<bool, NetworkError> {
-        let failed = "look for a server for names (/proc/thread-self/net/udp)";
-        self.namespace.enter(|| {
-            fs::read_to_string("/proc/thread-self/net/udp")
-                .map(|table| has_server(&table))
-                .map_err(NetworkError::kernel(failed))
-        })
+        self.namespace.enter(is_here)
     }
 
     /// Asks by UDP; the answer, which may be cut short.
@@ -96,6 +91,14 @@ impl Resolver {
             .enter(|| Ok(open()))
             .map_err(io::Error::other)?
     }
+}
+
+/// Whether it is in the namespace of the calling thread.
+pub(crate) fn is_here() -> Result<bool, NetworkError> {
+    let failed = "look for a server for names (/proc/thread-self/net/udp)";
+    fs::read_to_string("/proc/thread-self/net/udp")
+        .map(|table| has_server(&table))
+        .map_err(NetworkError::kernel(failed))
 }
 
 /// Whether a table of UDP sockets, as in /proc/net/udp, has one on the server's address.

@@ -94,16 +94,19 @@ pub fn rewrite_with(
             continue;
         }
         let named = bundle.join(mount.source().clone().unwrap_or_default());
+        let source = match shm::unmade(mount, &named, neighbours) {
+            Some(_) => named,
+            None => real(&named)?,
+        };
+        if let Some(device) = guest_device(&source) {
+            mount.set_source(Some(device.into()));
+            continue;
+        }
         let sharing = (id, spec.linux().as_ref(), neighbours);
-        if let Some(memory) = shm::source(mount, &named, sharing) {
+        if let Some(memory) = shm::source(mount, &source, sharing) {
             mount
                 .set_typ(Some("bind".to_owned()))
                 .set_source(Some(memory));
-            continue;
-        }
-        let source = real(&named)?;
-        if let Some(device) = guest_device(&source) {
-            mount.set_source(Some(device.into()));
             continue;
         }
         let options = mount.options().clone().unwrap_or_default();

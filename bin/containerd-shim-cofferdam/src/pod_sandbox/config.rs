@@ -3,7 +3,7 @@
 
 use std::fs;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use containerd_shim_protos::protobuf::well_known_types::any::Any;
 use oci_spec::runtime::{Mount, Spec};
@@ -16,9 +16,6 @@ use pod::{DnsConfig, NamespaceMode, PodSandboxConfig};
 
 /// The message's name.
 const TYPE: &str = "runtime.v1.PodSandboxConfig";
-
-/// As resolv.conf(5) has it.
-const SEARCHES: usize = 32;
 
 /// It.
 #[derive(Debug, Default)]
@@ -90,7 +87,7 @@ impl Config {
         if let Some(of_spec) = spec.linux_mut()
             && !linux.cgroup_parent.is_empty()
         {
-            of_spec.set_cgroups_path(Some(Path::new(&linux.cgroup_parent).join(id)));
+            of_spec.set_cgroups_path(Some(group(&linux.cgroup_parent, id)));
         }
         Ok(spec)
     }
@@ -114,6 +111,15 @@ impl Config {
     }
 }
 
+/// The sandbox's control group, as containerd names it below the pod's: in systemd's form below a slice.
+fn group(parent: &str, id: &str) -> PathBuf {
+    let parent = Path::new(parent);
+    match parent.file_name().and_then(|name| name.to_str()) {
+        Some(slice) if slice.ends_with(".slice") => format!("{slice}:cri-containerd:{id}").into(),
+        _ => parent.join(id),
+    }
+}
+
 fn missing_is_empty(error: io::Error) -> io::Result<Vec<u8>> {
     match error.kind() {
         io::ErrorKind::NotFound => Ok(Vec::new()),
@@ -125,8 +131,7 @@ fn missing_is_empty(error: io::Error) -> io::Result<Vec<u8>> {
 fn lines(dns: &DnsConfig) -> String {
     let mut text = String::new();
     if !dns.searches.is_empty() {
-        let searches: Vec<_> = dns.searches.iter().take(SEARCHES).cloned().collect();
-        text += &format!("search {}\n", searches.join(" "));
+        text += &format!("search {}\n", dns.searches.join(" "));
     }
     for server in &dns.servers {
         text += &format!("nameserver {server}\n");
@@ -146,11 +151,11 @@ pub fn supply(spec: &mut Spec, files: &Path) {
         .is_some_and(|root| root.readonly() == Some(true));
     let access = if is_readonly { "ro" } else { "rw" };
     let mut mounts = spec.mounts().clone().unwrap_or_default();
-    for (place, name) in [
-        ("/etc/hostname", "hostname"),
-        ("/etc/hosts", "hosts"),
-        ("/etc/resolv.conf", "resolv.conf"),
-        ("/dev/shm", "shm"),
+    for (place, name, access) in [
+        ("/etc/hostname", "hostname", access),
+        ("/etc/hosts", "hosts", access),
+        ("/etc/resolv.conf", "resolv.conf", access),
+        ("/dev/shm", "shm", "rw"),
     ] {
         let there = mounts
             .iter()
@@ -158,7 +163,6 @@ pub fn supply(spec: &mut Spec, files: &Path) {
         if there.is_some_and(|number| !is_engines(&mounts[number])) {
             continue;
         }
-        let access = if place == "/dev/shm" { "rw" } else { access };
         let mut own = Mount::default();
         own.set_destination(place.into())
             .set_typ(Some("bind".to_owned()))
@@ -184,8 +188,6 @@ fn is_engines(mount: &Mount) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use std::path::PathBuf;
-
     use oci_spec::runtime::LinuxNamespaceType;
 
     use super::*;
@@ -212,8 +214,13 @@ mod tests {
         assert_eq!(spec.hostname().as_deref(), Some("web"));
         let network = sandbox::spec::network_path(&spec);
         assert_eq!(network, Some(PathBuf::from("/run/netns/a")));
-        let group = spec.linux().as_ref().unwrap().cgroups_path().clone();
-        assert_eq!(group, Some(PathBuf::from("/pods/a/s1")));
+        let own = spec.linux().as_ref().unwrap().cgroups_path().clone();
+        assert_eq!(own, Some(PathBuf::from("/pods/a/s1")));
+        let below_a_slice = group("/kubepods.slice/kubepods-pod1.slice", "s1");
+        assert_eq!(
+            below_a_slice,
+            Path::new("kubepods-pod1.slice:cri-containerd:s1")
+        );
         let annotations = spec.annotations().as_ref().unwrap();
         assert_eq!(annotations["io.kubernetes.cri.sandbox-memory"], "67108864");
     }

@@ -287,10 +287,12 @@ impl New {
             NetworkOf::Path(path) => (Namespace::open(&path)?, false),
             NetworkOf::New => (Namespace::new()?, true),
         };
-        // The machine has as many cards as there are interfaces when it starts, so hooks come first; what stands for the
-        // container in `/proc` is not there yet.
-        let tenant = Tenant::of(&namespace)?;
-        self.run_hooks(tenant.pid()).await?;
+        if self.spec.hooks().is_some() {
+            // The machine has as many cards as there are interfaces when it starts, so hooks come first; what stands for
+            // the container in `/proc` is not there yet.
+            let tenant = Tenant::of(&namespace)?;
+            self.run_hooks(tenant.pid()).await?;
+        }
         Ok((namespace, is_new))
     }
 
