@@ -40,19 +40,24 @@ fn commands_that_cannot_run_have_their_exit_codes() {
     });
 }
 
+/// A script that waits for a size: it is on its way through podman, conmon and the runtime, of whom none
+/// says when it is there, and the command may be faster.
+fn sized(rows: u16, columns: u16) -> String {
+    let size = format!("{rows} {columns}");
+    format!("until [ \"$(stty size)\" = '{size}' ]; do sleep 0.1; done; echo is {size}")
+}
+
 #[test]
 fn a_terminal_has_the_callers_size() {
     both(|podman| {
-        let script = "stty size; read line; echo got $line; stty size; tty; exit 9";
-        let run = podman.command(&["run", "--rm", "-it", "busybox", "sh", "-c", script]);
+        let script = sized(33, 77) + "; read line; echo got $line; " + &sized(44, 88) + "; exit 9";
+        let run = podman.command(&["run", "--rm", "-it", "busybox", "sh", "-c", &script]);
         let mut terminal = Terminal::start(&run, 33, 77);
-        terminal.expect("33 77");
+        terminal.expect("is 33 77");
         terminal.resize(44, 88);
-        // The new size is on its way through podman, conmon and the runtime, of whom none says when it is there.
-        std::thread::sleep(Duration::from_secs(2));
         terminal.write("words\r");
         terminal.expect("got words");
-        terminal.expect("44 88");
+        terminal.expect("is 44 88");
         terminal.finish()
     });
 }
@@ -61,16 +66,10 @@ fn a_terminal_has_the_callers_size() {
 fn exec_at_a_terminal() {
     both(|podman| {
         podman.ok(&["run", "-d", "--name", "c", "busybox", "sleep", "1000"]);
-        let exec = podman.command(&[
-            "exec",
-            "-it",
-            "c",
-            "sh",
-            "-c",
-            "stty size; read line; echo got $line; exit 4",
-        ]);
+        let script = sized(21, 65) + "; read line; echo got $line; exit 4";
+        let exec = podman.command(&["exec", "-it", "c", "sh", "-c", &script]);
         let mut terminal = Terminal::start(&exec, 21, 65);
-        terminal.expect("21 65");
+        terminal.expect("is 21 65");
         terminal.write("more\r");
         terminal.expect("got more");
         let code = terminal.finish();
