@@ -1,0 +1,1 @@
+//! Disks on files and block devices: virtio-blk (virtio 1.3, 5.2).

@@ -1,0 +1,1 @@
+//! One console: virtio-console (virtio 1.3, 5.3).

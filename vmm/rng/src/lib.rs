@@ -1,0 +1,1 @@
+//! Randomness: virtio-rng (virtio 1.3, 5.4).
