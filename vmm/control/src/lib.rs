@@ -1,0 +1,125 @@
+//! What a VMM process is told and answers.
+//!
+//! Its driver holds the other end of a socket pair (`SOCK_SEQPACKET`). Each packet is one message as JSON, with the
+//! descriptors that it names; each [`Request`] is answered by one [`Reply`], in order. There is no version: both sides
+//! come from one build, and a VMM lives no longer than its driver. When the driver hangs up, the VMM ends.
+//!
+//! ```text
+//!   Create ──▶ Boot ──▶ Pause ⇄ Resume, Stats … ──▶ Stop, or the driver hangs up
+//! ```
+//!
+//! What anything may be of is bounded here: a message by [`MESSAGE_LIMIT`], descriptors by [`DESCRIPTOR_LIMIT`].
+
+mod channel;
+
+pub use channel::{ChannelError, Received, receive, send};
+
+use serde::{Deserialize, Serialize};
+
+/// The longest message, in bytes.
+pub const MESSAGE_LIMIT: usize = 64 << 10;
+
+/// The most descriptors that come with a message.
+pub const DESCRIPTOR_LIMIT: usize = 128;
+
+/// One of the descriptors that came with a message, by its number among them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Handle(pub u16);
+
+/// What a VMM is told.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub enum Request {
+    /// Makes the machine. The first request, and only that.
+    Create(Box<Create>),
+    /// Starts the virtual CPUs.
+    Boot,
+    /// Freezes the virtual CPUs.
+    Pause,
+    /// Lets them go on.
+    Resume,
+    /// Asks for [`Reply::Stats`].
+    Stats,
+    /// Ends the machine and its process.
+    Stop,
+}
+
+/// What a VMM answers.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub enum Reply {
+    /// It is done.
+    Done,
+    /// It cannot be done: why, in words.
+    Failed(String),
+    /// Counters.
+    Stats(Stats),
+}
+
+/// The shape of a machine.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Create {
+    /// `/dev/kvm`.
+    pub kvm: Handle,
+    /// The kernel's file.
+    pub kernel: Handle,
+    /// The image's.
+    pub image: Handle,
+    /// The kernel's command line without the machine's devices.
+    pub command_line: String,
+    /// In bytes.
+    pub memory_bytes: u64,
+    /// Virtual CPUs.
+    pub vcpus: u8,
+    /// A stream that takes what the guest writes on its console.
+    pub console: Handle,
+    /// A stream that the guest gets by connecting to [`LINK_PORT`] of its host.
+    pub link: Handle,
+    /// The file share.
+    pub share: Option<Share>,
+    /// Network cards.
+    pub nics: Vec<Nic>,
+}
+
+/// The port of the host where a guest finds its link.
+pub const LINK_PORT: u32 = 1024;
+
+/// A file share that another process serves.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Share {
+    /// What the guest mounts it by.
+    pub tag: String,
+    /// A connected vhost-user socket.
+    pub socket: Handle,
+}
+
+/// A network card.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Nic {
+    /// Its Ethernet address.
+    pub mac: [u8; 6],
+    /// Queues of a tap.
+    pub queues: Vec<Handle>,
+    /// `/dev/vhost-net`, once for each queue, or none.
+    pub vhost: Vec<Handle>,
+}
+
+/// Counters of a machine.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Stats {
+    /// Registers of devices that were read.
+    pub mmio_reads: u64,
+    /// Registers of devices that were written.
+    pub mmio_writes: u64,
+    /// Ports that were read.
+    pub port_reads: u64,
+    /// Ports that were written.
+    pub port_writes: u64,
+    /// Other returns from the guest to the VMM.
+    pub other_exits: u64,
+}

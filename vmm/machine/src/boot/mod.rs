@@ -1,0 +1,121 @@
+//! Loading what is booted.
+
+use std::fs::File;
+use std::io::{Seek, SeekFrom};
+
+use linux_loader::loader::bootparam::setup_header;
+use linux_loader::loader::{self, KernelLoader, bzimage::BzImage, elf::Elf};
+use vm_memory::{Address, Bytes, GuestAddress};
+use vmm_virtio::Memory;
+
+use crate::Error;
+use crate::memory::GuestRam;
+use crate::x86_64::{layout, mptable, params};
+
+/// What a guest is booted from.
+#[derive(Debug)]
+pub struct Boot {
+    /// An ELF kernel or a bzImage.
+    pub kernel: File,
+    /// A cpio archive, if the kernel gets one.
+    pub image: Option<File>,
+    /// The kernel's command line; the machine adds its devices.
+    pub command_line: String,
+}
+
+/// Where a bzImage has its 64-bit entry, from its beginning.
+const BZIMAGE_ENTRY: u64 = 0x200;
+
+const PAGE: u64 = 4096;
+
+/// Loads kernel, image, parameters and tables; the address where the first virtual CPU begins.
+pub(crate) fn load(
+    ram: &GuestRam,
+    boot: &mut Boot,
+    processors: u8,
+    devices: &[String],
+) -> Result<u64, Error> {
+    let memory = ram.shared();
+    let (entry, end, header) = kernel(&memory, &mut boot.kernel)?;
+    let low_end = ram
+        .regions()
+        .next()
+        .map_or(0, |(start, size, _)| start + size);
+    let image = match &mut boot.image {
+        Some(file) => image(&memory, file, end, low_end)?,
+        None => (0, 0),
+    };
+    let mut line = boot.command_line.clone();
+    for device in devices {
+        line.push(' ');
+        line.push_str(device);
+    }
+    if line.len() >= layout::COMMAND_LINE_SIZE {
+        return Err(Error::TooLarge {
+            what: "the command line",
+            size: line.len() as u64,
+        });
+    }
+    let written = memory
+        .write_slice(line.as_bytes(), GuestAddress(layout::COMMAND_LINE))
+        .and_then(|()| {
+            let end = GuestAddress(layout::COMMAND_LINE + line.len() as u64);
+            memory.write_obj(0_u8, end)
+        })
+        .and_then(|()| mptable::write(&memory, processors))
+        .and_then(|()| {
+            let regions = ram.regions().map(|(start, size, _)| (start, size));
+            params::write(&memory, header, line.len(), image, regions)
+        });
+    written.map_err(|error| Error::System {
+        action: "write the boot parameters",
+        source: std::io::Error::other(error),
+    })?;
+    Ok(entry)
+}
+
+/// Its entry, its end, and a bzImage's header.
+fn kernel(memory: &Memory, file: &mut File) -> Result<(u64, u64, Option<setup_header>), Error> {
+    let high = Some(GuestAddress(layout::HIGH));
+    match Elf::load(memory, None, file, high) {
+        Ok(loaded) => Ok((loaded.kernel_load.raw_value(), loaded.kernel_end, None)),
+        Err(loader::Error::Elf(loader::elf::Error::InvalidElfMagicNumber)) => {
+            let loaded = BzImage::load(memory, None, file, high).map_err(Error::Kernel)?;
+            let entry = loaded
+                .kernel_load
+                .checked_add(BZIMAGE_ENTRY)
+                .ok_or(Error::Shape("the kernel's entry is nowhere"))?;
+            Ok((entry.raw_value(), loaded.kernel_end, loaded.setup_header))
+        }
+        Err(error) => Err(Error::Kernel(error)),
+    }
+}
+
+/// Loads the image as high as the kernel's first page tables reach, away from where the kernel unpacks itself.
+fn image(
+    memory: &Memory,
+    file: &mut File,
+    kernel_end: u64,
+    low_end: u64,
+) -> Result<(u32, u32), Error> {
+    let size = file
+        .seek(SeekFrom::End(0))
+        .and_then(|size| file.rewind().map(|()| size))
+        .map_err(Error::system("read the guest image"))?;
+    let too_large = || Error::TooLarge {
+        what: "the guest image",
+        size,
+    };
+    let start = low_end.checked_sub(size).ok_or_else(too_large)? / PAGE * PAGE;
+    let (start32, size32) = match (u32::try_from(start), u32::try_from(size)) {
+        (Ok(start), Ok(size)) if u64::from(start) >= kernel_end => (start, size),
+        _ => return Err(too_large()),
+    };
+    memory
+        .read_exact_volatile_from(GuestAddress(start), file, size as usize)
+        .map_err(|error| Error::System {
+            action: "load the guest image",
+            source: std::io::Error::other(error),
+        })?;
+    Ok((start32, size32))
+}

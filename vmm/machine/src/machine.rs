@@ -1,0 +1,233 @@
+//! One machine.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::{IntoRawFd, OwnedFd};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use kvm_bindings::{KVM_API_VERSION, kvm_userspace_memory_region};
+use kvm_ioctls::{Cap, IoEventAddress, Kvm, VcpuFd, VmFd};
+use vmm_virtio::{Device, EventLoop, Memory, Transport};
+
+use crate::Error;
+use crate::boot::{self, Boot};
+use crate::bus::{Bus, Slot};
+use crate::memory::{Backing, GuestRam};
+use crate::vcpu::{Exits, Outcome, Vcpus};
+use crate::x86_64::{cpu, layout};
+
+/// The most virtual CPUs.
+pub const MAX_VCPUS: u8 = 64;
+
+/// The shape of a machine.
+#[derive(Debug, Clone, Copy)]
+pub struct Config {
+    /// Memory, in bytes: whole MiB, at least 64.
+    pub memory_bytes: u64,
+    /// What the memory is made of.
+    pub backing: Backing,
+    /// Virtual CPUs, 1 to 64.
+    pub vcpus: u8,
+}
+
+/// A virtual machine. Dropping it ends it.
+pub struct Machine {
+    vm: Arc<VmFd>,
+    ram: GuestRam,
+    config: Config,
+    events: EventLoop,
+    slots: Vec<Arc<Transport>>,
+    used: Mutex<Vec<bool>>,
+    vcpus: Vec<VcpuFd>,
+    common: kvm_bindings::CpuId,
+    running: Option<Vcpus>,
+}
+
+impl Machine {
+    /// Makes a machine on an opened `/dev/kvm`. Its devices will be served by `events`.
+    ///
+    /// # Errors
+    /// What KVM or the host refuses.
+    pub fn new(kvm: OwnedFd, config: Config, events: &EventLoop) -> Result<Self, Error> {
+        if config.vcpus == 0 || config.vcpus > MAX_VCPUS {
+            return Err(Error::Shape("a machine has 1 to 64 virtual CPUs"));
+        }
+        if config.memory_bytes < 64 << 20 || config.memory_bytes % (1 << 20) != 0 {
+            return Err(Error::Shape(
+                "a machine has whole MiB of memory, at least 64",
+            ));
+        }
+        let kvm = open(kvm)?;
+        let vm = kvm.create_vm().map_err(Error::kvm("create a machine"))?;
+        vm.set_tss_address(layout::TSS)
+            .map_err(Error::kvm("place the task state"))?;
+        vm.create_irq_chip()
+            .map_err(Error::kvm("create interrupt controllers"))?;
+        let ram = GuestRam::new(config.memory_bytes, config.backing)?;
+        for (slot, (guest, size, host)) in (0_u32..).zip(ram.regions()) {
+            add_memory(&vm, slot, guest, size, host)?;
+        }
+        let common = cpu::identification(&kvm)?;
+        let vcpus = (0..config.vcpus)
+            .map(|number| {
+                vm.create_vcpu(u64::from(number))
+                    .map_err(Error::kvm("create a virtual CPU"))
+            })
+            .collect::<Result<Vec<_>, _>>()?;
+        let slots = Slot::all()
+            .map(|slot| {
+                Transport::new(&format!("slot {}", slot.0), ram.shared(), events)
+                    .map_err(Error::system("make a place for a device"))
+            })
+            .collect::<Result<Vec<_>, _>>()?;
+        Ok(Self {
+            vm: Arc::new(vm),
+            ram,
+            config,
+            events: events.clone(),
+            used: Mutex::new(vec![false; slots.len()]),
+            slots,
+            vcpus,
+            common,
+            running: None,
+        })
+    }
+
+    /// The guest's memory.
+    #[must_use]
+    pub fn memory(&self) -> Arc<Memory> {
+        self.ram.shared()
+    }
+
+    /// What serves the devices.
+    #[must_use]
+    pub fn events(&self) -> &EventLoop {
+        &self.events
+    }
+
+    /// Puts a device into a free place. A guest that runs already is told by its agent to look there.
+    ///
+    /// # Errors
+    /// [`Error::Full`]; what KVM or the host refuses.
+    pub fn plug(&self, device: Box<dyn Device>) -> Result<Slot, Error> {
+        let mut used = self.used.lock().unwrap_or_else(PoisonError::into_inner);
+        let number = used.iter().position(|&used| !used).ok_or(Error::Full)?;
+        let slot = Slot(number);
+        let transport = &self.slots[number];
+        let kicks = transport
+            .plug(device)
+            .map_err(Error::system("plug a device"))?;
+        let connected = self
+            .vm
+            .register_irqfd(transport.interrupt().event(), slot.interrupt())
+            .map_err(Error::kvm("connect a device's interrupt"))
+            .and_then(|()| {
+                let address = IoEventAddress::Mmio(slot.address() + Transport::NOTIFY);
+                for (queue, kick) in (0_u32..).zip(&kicks) {
+                    self.vm
+                        .register_ioevent(kick, &address, queue)
+                        .map_err(Error::kvm("connect a device's queue"))?;
+                }
+                Ok(())
+            });
+        if let Err(error) = connected {
+            transport.unplug();
+            return Err(error);
+        }
+        used[number] = true;
+        Ok(slot)
+    }
+
+    /// Loads a guest and starts the virtual CPUs. `begin` runs first in the thread of each; `ended` is told once how the
+    /// guest has ended.
+    ///
+    /// # Errors
+    /// As [`Boot`]'s parts do not fit, and what KVM or the host refuses.
+    pub fn boot(
+        &mut self,
+        mut boot: Boot,
+        begin: Arc<dyn Fn() -> io::Result<()> + Send + Sync>,
+        ended: Box<dyn Fn(Outcome) + Send + Sync>,
+    ) -> Result<(), Error> {
+        if self.running.is_some() || self.vcpus.is_empty() {
+            return Err(Error::Shape("a machine boots once"));
+        }
+        let processors = self.config.vcpus;
+        let devices: Vec<_> = Slot::all()
+            .zip(
+                self.used
+                    .lock()
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .iter(),
+            )
+            .filter(|&(_, &used)| used)
+            .map(|(slot, _)| slot.parameter())
+            .collect();
+        let entry = boot::load(&self.ram, &mut boot, processors, &devices)?;
+        let vcpus = std::mem::take(&mut self.vcpus);
+        for (number, vcpu) in (0_u8..).zip(&vcpus) {
+            cpu::configure(vcpu, &self.common, number, processors)?;
+        }
+        cpu::enter(&vcpus[0], &self.ram.shared(), entry)?;
+        let bus = Bus::new(self.slots.clone());
+        self.running = Some(Vcpus::start(vcpus, bus, begin, ended)?);
+        Ok(())
+    }
+
+    /// Freezes the virtual CPUs; done when this returns. Nothing happens before the boot.
+    pub fn pause(&self) {
+        if let Some(vcpus) = &self.running {
+            vcpus.pause();
+        }
+    }
+
+    /// Lets the virtual CPUs go on.
+    pub fn resume(&self) {
+        if let Some(vcpus) = &self.running {
+            vcpus.resume();
+        }
+    }
+
+    /// How often the guest was left.
+    #[must_use]
+    pub fn exits(&self) -> Exits {
+        self.running.as_ref().map(Vcpus::exits).unwrap_or_default()
+    }
+}
+
+#[expect(unsafe_code, reason = "a descriptor becomes KVM's")]
+fn open(kvm: OwnedFd) -> Result<Kvm, Error> {
+    use std::os::fd::FromRawFd;
+    // SAFETY: the descriptor is owned, and is so by the value that is made of it. That it is KVM's is asked next: another
+    // device answers an ioctl of KVM's with an error.
+    let kvm = unsafe { Kvm::from_raw_fd(File::from(kvm).into_raw_fd()) };
+    if kvm.get_api_version() != KVM_API_VERSION as i32 {
+        return Err(Error::Lacking("device of the only version there is"));
+    }
+    for (capability, name) in [
+        (Cap::Irqchip, "interrupt controllers"),
+        (Cap::Irqfd, "interrupts by descriptors"),
+        (Cap::Ioeventfd, "events by descriptors"),
+        (Cap::UserMemory, "memory of programs"),
+        (Cap::TscDeadlineTimer, "deadline timer"),
+        (Cap::ImmediateExit, "immediate exit"),
+    ] {
+        if !kvm.check_extension(capability) {
+            return Err(Error::Lacking(name));
+        }
+    }
+    Ok(kvm)
+}
+
+#[expect(unsafe_code, reason = "KVM is given memory by its address")]
+fn add_memory(vm: &VmFd, slot: u32, guest: u64, size: u64, host: u64) -> Result<(), Error> {
+    let region = kvm_userspace_memory_region {
+        slot,
+        flags: 0,
+        guest_phys_addr: guest,
+        memory_size: size,
+        userspace_addr: host,
+    };
+    // SAFETY: the range is mapped memory that is never unmapped (`memory.rs`), and each slot has another.
+    unsafe { vm.set_user_memory_region(region) }.map_err(Error::kvm("give a machine its memory"))
+}

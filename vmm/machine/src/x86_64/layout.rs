@@ -1,0 +1,87 @@
+//! Who lives where in the guest's address space.
+//!
+//! ```text
+//!   0 ── zero page, page tables, command line ── 639 KiB ── MP table ── 1 MiB ── kernel … image ── 3 GiB
+//!   3.25 GiB ── devices     4 GiB ── more memory
+//! ```
+
+use vm_memory::GuestAddress;
+
+/// The global descriptor table of the entry.
+pub const GDT: u64 = 0x500;
+
+/// The kernel's boot parameters (Linux `Documentation/arch/x86/zero-page.rst`).
+pub const ZERO_PAGE: u64 = 0x7000;
+
+/// The stack of the entry: the kernel sets its own at once.
+pub const STACK: u64 = 0x8ff0;
+
+/// Page tables of the entry, three pages: they map the first GiB to itself.
+pub const PAGE_TABLES: u64 = 0x9000;
+
+/// The kernel's command line.
+pub const COMMAND_LINE: u64 = 0x2_0000;
+
+/// The longest command line, with its end, in bytes (Linux `COMMAND_LINE_SIZE`).
+pub const COMMAND_LINE_SIZE: usize = 2048;
+
+/// The end of the memory below the first MiB that the kernel may use; the pointer to the MP table is behind it, where
+/// kernels look.
+pub const LOW_END: u64 = 0x9_fc00;
+
+/// The MP table itself.
+pub const MP_TABLE: u64 = 0xf_0000;
+
+/// The end of the MP table's place.
+pub const MP_TABLE_END: u64 = 0x10_0000;
+
+/// Where kernels may be.
+pub const HIGH: u64 = 0x10_0000;
+
+/// The end of memory below the hole for devices.
+pub const HOLE: u64 = 0xc000_0000;
+
+/// The end of the hole.
+pub const HOLE_END: u64 = 1 << 32;
+
+/// The registers of the first device; the others follow.
+pub const DEVICES: u64 = 0xd000_0000;
+
+/// The interrupt lines of the devices. A kernel without ACPI knows those of the ISA bus; 0 was the timer's, 2 joins the
+/// two controllers, 8 and 13 are taken by name (clock and coprocessor).
+pub const INTERRUPTS: [u32; 12] = [5, 6, 7, 9, 10, 11, 12, 14, 15, 3, 4, 1];
+
+/// The I/O interrupt controller that KVM has.
+pub const IOAPIC: u32 = 0xfec0_0000;
+
+/// The local interrupt controllers.
+pub const LAPIC: u32 = 0xfee0_0000;
+
+/// Three pages that KVM needs on processors that cannot run real mode in a guest.
+pub const TSS: usize = 0xfffb_d000;
+
+/// Where memory is, for this many bytes of it.
+pub fn ram(bytes: u64) -> Vec<(GuestAddress, usize)> {
+    let low = bytes.min(HOLE);
+    let mut list = vec![(GuestAddress(0), low as usize)];
+    if bytes > low {
+        list.push((GuestAddress(HOLE_END), (bytes - low) as usize));
+    }
+    list
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn memory_has_a_hole() {
+        assert_eq!(ram(64 << 20), [(GuestAddress(0), 64 << 20)]);
+        assert_eq!(ram(HOLE), [(GuestAddress(0), 3 << 30)]);
+        let more = ram(HOLE + (1 << 20));
+        assert_eq!(
+            more,
+            [(GuestAddress(0), 3 << 30), (GuestAddress(1 << 32), 1 << 20)]
+        );
+    }
+}

@@ -1,0 +1,6 @@
+//! What is specific to this processor.
+
+pub mod cpu;
+pub mod layout;
+pub mod mptable;
+pub mod params;
