@@ -1,0 +1,86 @@
+//! The virtual machine monitor of one sandbox: `cofferdam-vmm CONTROL`.
+//!
+//! Started by `backend-kvm` only, confined: the descriptor whose number is its argument is its control socket
+//! (`vmm-control`), by which everything else comes. It opens nothing by name. Its threads:
+//!
+//! - the first answers the driver, and ends the process when the driver hangs up;
+//! - `devices` serves all devices;
+//! - `vcpuN` runs a virtual CPU.
+//!
+//! It exits with 0 when the guest has reset itself, which is how a guest ends, and with 1 when the guest cannot go on; it
+//! says why on standard error.
+
+mod log;
+mod sandbox;
+
+use std::os::fd::{FromRawFd, OwnedFd, RawFd};
+use std::process::ExitCode;
+
+use anyhow::{Context, bail};
+use vmm_control::{Reply, Request};
+
+use crate::sandbox::Sandbox;
+
+fn main() -> ExitCode {
+    log::install();
+    match run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!("{error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run() -> anyhow::Result<()> {
+    let mut arguments = std::env::args_os().skip(1);
+    let number = arguments
+        .next()
+        .and_then(|word| word.to_str()?.parse::<RawFd>().ok())
+        .filter(|&number| number > 2)
+        .context("usage: cofferdam-vmm CONTROL, the number of a descriptor: started by cofferdam only")?;
+    let control = take(number)?;
+    let mut machine: Option<Sandbox> = None;
+    loop {
+        let received = vmm_control::receive::<Request>(&control);
+        let Some(mut received) = received.context("the driver's request")? else {
+            // The driver is gone, and no machine outlives it.
+            return Ok(());
+        };
+        let request = std::mem::replace(&mut received.message, Request::Stop);
+        let answer = match (request, &mut machine) {
+            (Request::Create(wanted), place @ None) => {
+                Sandbox::create(*wanted, received).map(|made| {
+                    *place = Some(made);
+                    Reply::Done
+                })
+            }
+            (Request::Create(_), Some(_)) => bail!("a second machine was asked for"),
+            (Request::Stop, _) => return Ok(()),
+            (_, None) => bail!("there is no machine yet"),
+            (Request::Boot, Some(machine)) => machine.boot().map(|()| Reply::Done),
+            (Request::Pause, Some(machine)) => {
+                machine.pause();
+                Ok(Reply::Done)
+            }
+            (Request::Resume, Some(machine)) => {
+                machine.resume();
+                Ok(Reply::Done)
+            }
+            (Request::Stats, Some(machine)) => Ok(Reply::Stats(machine.stats())),
+        };
+        let reply = answer.unwrap_or_else(|error| Reply::Failed(format!("{error:#}")));
+        vmm_control::send(&control, &reply, &[]).context("answer the driver")?;
+    }
+}
+
+/// The control socket, which the driver has left open under this number.
+#[expect(unsafe_code, reason = "a descriptor by its number")]
+fn take(number: RawFd) -> anyhow::Result<OwnedFd> {
+    // SAFETY: this is the first thing that the process does with descriptors but 0 to 2: nobody else has it, and if it is
+    // not open the first use says so.
+    let control = unsafe { OwnedFd::from_raw_fd(number) };
+    rustix::io::fcntl_setfd(&control, rustix::io::FdFlags::CLOEXEC)
+        .with_context(|| format!("descriptor {number} is not open"))?;
+    Ok(control)
+}

@@ -1,0 +1,107 @@
+//! The machine of a sandbox, as its driver wants it.
+
+use std::fs::File;
+use std::io;
+use std::sync::Arc;
+use std::thread;
+
+use anyhow::Context;
+use vmm_console::Console;
+use vmm_control::{Create, Received, Request, Stats};
+use vmm_machine::{Backing, Boot, Config, Machine, Outcome};
+use vmm_rng::Rng;
+use vmm_virtio::EventLoop;
+
+/// A machine with its devices.
+pub struct Sandbox {
+    machine: Machine,
+    boot: Option<Boot>,
+}
+
+impl Sandbox {
+    /// Makes it of what came with the request.
+    ///
+    /// # Errors
+    /// What KVM, the host or the file server refuse; a request that does not bring what it names.
+    pub fn create(wanted: Create, mut received: Received<Request>) -> anyhow::Result<Self> {
+        let events = EventLoop::new().context("make an event loop")?;
+        let config = Config {
+            memory_bytes: wanted.memory_bytes,
+            backing: match wanted.share {
+                Some(_) => Backing::Shared,
+                None => Backing::Private,
+            },
+            vcpus: wanted.vcpus,
+        };
+        let machine = Machine::new(received.take(wanted.kvm)?, config, &events)?;
+        let console = Console::new(received.take(wanted.console)?, None).context("the console")?;
+        machine.plug(Box::new(console))?;
+        machine.plug(Box::new(Rng::new()))?;
+        let boot = Boot {
+            kernel: File::from(received.take(wanted.kernel)?),
+            image: Some(File::from(received.take(wanted.image)?)),
+            command_line: wanted.command_line,
+        };
+        thread::Builder::new()
+            .name("devices".to_owned())
+            .spawn(move || {
+                if let Err(error) = events.run() {
+                    tracing::error!(%error, "the devices cannot be served");
+                }
+                // Without devices there is no guest.
+                std::process::exit(1);
+            })
+            .context("start the devices' thread")?;
+        Ok(Self {
+            machine,
+            boot: Some(boot),
+        })
+    }
+
+    /// Starts the virtual CPUs.
+    ///
+    /// # Errors
+    /// When it was booted, when the guest does not fit, and what KVM refuses.
+    pub fn boot(&mut self) -> anyhow::Result<()> {
+        let boot = self.boot.take().context("the machine has booted already")?;
+        let begin: Arc<dyn Fn() -> io::Result<()> + Send + Sync> = Arc::new(|| Ok(()));
+        self.machine.boot(boot, begin, Box::new(end))?;
+        Ok(())
+    }
+
+    /// Freezes the virtual CPUs.
+    pub fn pause(&self) {
+        self.machine.pause();
+    }
+
+    /// Lets them go on.
+    pub fn resume(&self) {
+        self.machine.resume();
+    }
+
+    /// Counters.
+    #[must_use]
+    pub fn stats(&self) -> Stats {
+        let exits = self.machine.exits();
+        Stats {
+            mmio_reads: exits.mmio_reads,
+            mmio_writes: exits.mmio_writes,
+            port_reads: exits.port_reads,
+            port_writes: exits.port_writes,
+            other_exits: exits.others,
+        }
+    }
+}
+
+/// The guest's end is the process's.
+fn end(outcome: Outcome) {
+    match outcome {
+        Outcome::Reset => std::process::exit(0),
+        // The process ends already.
+        Outcome::Stopped => {}
+        Outcome::Failed(reason) => {
+            tracing::error!("{reason}");
+            std::process::exit(1);
+        }
+    }
+}
