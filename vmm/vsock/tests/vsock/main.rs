@@ -1,0 +1,5 @@
+//! The device as a driver and host programs see it.
+
+mod guest;
+mod hybrid;
+mod services;
