@@ -359,7 +359,7 @@ impl Active {
                 continue;
             };
             header.write(&chain.writable);
-            table.stats.to_guest(u64::from(header.len));
+            table.stats.gave(u64::from(header.len));
             // A packet is less than 4 GiB.
             let written = (HEADER as u32).saturating_add(header.len);
             self.to_guest.complete(chain.head(), written)?;

@@ -23,7 +23,7 @@ impl Table {
         services: &mut Services,
         events: &Registrar,
     ) {
-        self.stats.from_guest();
+        self.stats.took();
         let Some(header) = Header::read(chain) else {
             // It has no sender that could be answered.
             return self.stats.violate();

@@ -63,12 +63,12 @@ impl Stats {
         self.counters.violations.load(Ordering::Relaxed)
     }
 
-    pub(crate) fn to_guest(&self, bytes: u64) {
+    pub(crate) fn gave(&self, bytes: u64) {
         add(&self.counters.to_guest_packets, 1);
         add(&self.counters.to_guest_bytes, bytes);
     }
 
-    pub(crate) fn from_guest(&self) {
+    pub(crate) fn took(&self) {
         add(&self.counters.from_guest_packets, 1);
     }
 
