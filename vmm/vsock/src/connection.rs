@@ -9,45 +9,16 @@ use vm_memory::VolatileSlice;
 use vmm_virtio::{Flags, Watch, read_vectored, write_vectored};
 
 use crate::backlog::Backlog;
+use crate::credit::Credit;
 use crate::packet::{HOST_CID, Header, STREAM, first, op, shut};
+use crate::state::{State, Verdict, Violation};
 use crate::{BUFFER, GUEST_CID};
 
 /// The most bytes of a stream in one packet to the guest.
 const MOST: u32 = 64 << 10;
 
-/// The guest hears of the room it has again when it is this much.
-const WORTH_TELLING: u32 = BUFFER / 4;
-
 /// The most slices that one call writes (`IOV_MAX`).
 const SLICES: usize = 1024;
-
-/// How far a connection is.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) enum State {
-    /// A host program is saying which port it wants.
-    Greeting,
-    /// The guest was asked, or is about to be.
-    Asked,
-    /// Bytes flow.
-    Open,
-    /// The guest has forgotten it; what it sent before is on its way to the host.
-    Draining,
-}
-
-/// A violation: the guest gets a reset and the connection is gone.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Violation;
-
-/// What is to be done with a connection after something has happened to it.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Verdict {
-    /// It goes on.
-    Keep,
-    /// It has ended and the guest knows.
-    Drop,
-    /// It has ended and the guest must be told.
-    Reset,
-}
 
 /// The watch is taken off before the socket is closed.
 #[derive(Debug)]
@@ -74,16 +45,7 @@ pub(crate) struct Connection {
     backlog: Backlog,
     /// A `REQUEST` or `RESPONSE` that was not sent yet.
     opening: Option<u16>,
-    /// Bytes that have come from the guest, that have gone to the host, and what the guest knows of the latter.
-    received: u32,
-    forwarded: u32,
-    told_forwarded: u32,
-    credit_wanted: bool,
-    /// Bytes that were sent to the guest, and what it says of its buffer.
-    sent: u32,
-    peer_buffer: u32,
-    peer_forwarded: u32,
-    credit_asked: bool,
+    credit: Credit,
     /// What each side will not do any more, and what the guest knows of the host's.
     guest_shut: u32,
     host_shut: u32,
@@ -104,14 +66,7 @@ impl Connection {
             greeting: Vec::new(),
             backlog: Backlog::default(),
             opening,
-            received: 0,
-            forwarded: 0,
-            told_forwarded: 0,
-            credit_wanted: false,
-            sent: 0,
-            peer_buffer: 0,
-            peer_forwarded: 0,
-            credit_asked: false,
+            credit: Credit::default(),
             guest_shut: 0,
             host_shut: 0,
             told_shut: 0,
@@ -134,7 +89,7 @@ impl Connection {
             guest_port: request.src_port,
             ..Self::new(State::Open, stream, watch, Some(op::RESPONSE))
         };
-        connection.credit(request);
+        connection.credit.hear(request);
         connection
     }
 
@@ -149,7 +104,7 @@ impl Connection {
 
     /// The guest has accepted: the host program hears it before all else.
     pub(crate) fn answered(&mut self, response: &Header) -> Verdict {
-        self.credit(response);
+        self.credit.hear(response);
         self.state = State::Open;
         self.deadline = None;
         let line = format!("OK {}\n", self.host_port);
@@ -193,23 +148,13 @@ impl Connection {
     }
 
     /// Takes note of what a packet says of the guest's buffer.
-    pub(crate) fn credit(&mut self, header: &Header) {
-        self.peer_buffer = header.buf_alloc;
-        self.peer_forwarded = header.fwd_cnt;
-        if self.room() > 0 {
-            self.credit_asked = false;
-        }
+    pub(crate) fn hear(&mut self, header: &Header) {
+        self.credit.hear(header);
     }
 
     /// The guest wants to know how much room it has.
     pub(crate) fn want_credit(&mut self) {
-        self.credit_wanted = true;
-    }
-
-    /// The bytes that the guest has room for. A guest that contradicts itself has none.
-    fn room(&self) -> u32 {
-        let unread = self.sent.wrapping_sub(self.peer_forwarded);
-        self.peer_buffer.saturating_sub(unread)
+        self.credit.wanted = true;
     }
 
     /// Bytes from the guest, for the host.
@@ -218,21 +163,19 @@ impl Connection {
         payload: &[VolatileSlice<'_>],
         len: u32,
     ) -> Result<(), Violation> {
-        let outstanding = self.received.wrapping_sub(self.told_forwarded);
-        if self.guest_shut & shut::SEND != 0 || len > BUFFER.saturating_sub(outstanding) {
+        if self.guest_shut & shut::SEND != 0 || !self.credit.receive(len) {
             return Err(Violation);
         }
-        self.received = self.received.wrapping_add(len);
         let mut written = 0;
         if self.backlog.is_empty() && self.host_shut & shut::RECEIVE == 0 {
             written = self.write(&payload[..payload.len().min(SLICES)]);
         }
         if self.host_shut & shut::RECEIVE != 0 {
             // Nobody will read it. The guest may not know yet.
-            self.forward(len as usize);
+            self.credit.forward(len as usize);
             return Ok(());
         }
-        self.forward(written);
+        self.credit.forward(written);
         if written < len as usize {
             let begins = self.backlog.is_empty();
             self.backlog.push(payload, written);
@@ -264,15 +207,7 @@ impl Connection {
     fn host_gone(&mut self) {
         self.host_shut |= shut::RECEIVE;
         let lost = self.backlog.clear();
-        self.forward(lost);
-    }
-
-    fn forward(&mut self, count: usize) {
-        // At most what a packet or the backlog holds: both are less than 4 GiB.
-        self.forwarded = self.forwarded.wrapping_add(count as u32);
-        if self.forwarded.wrapping_sub(self.told_forwarded) >= WORTH_TELLING {
-            self.credit_wanted = true;
-        }
+        self.credit.forward(lost);
     }
 
     fn watch_for(&mut self, flags: Flags) {
@@ -307,7 +242,7 @@ impl Connection {
             match (&socket.stream).write_vectored(&self.backlog.slices()) {
                 Ok(count) => {
                     self.backlog.consume(count);
-                    self.forward(count);
+                    self.credit.forward(count);
                 }
                 Err(error) if later(&error) => return,
                 Err(_) => return self.host_gone(),
@@ -372,8 +307,8 @@ impl Connection {
         }
         self.state == State::Open
             && (self.host_shut != self.told_shut
-                || self.credit_wanted
-                || self.may_read() && (self.room() > 0 || !self.credit_asked))
+                || self.credit.wanted
+                || self.may_read() && (self.credit.room() > 0 || !self.credit.asked))
     }
 
     /// The next packet for the guest, with its bytes in `room` already, which is not empty.
@@ -385,10 +320,10 @@ impl Connection {
             return None;
         }
         if self.may_read()
-            && self.room() > 0
+            && self.credit.room() > 0
             && let Some(len) = self.read(room)
         {
-            self.sent = self.sent.wrapping_add(len);
+            self.credit.send(len);
             return Some(self.header(op::RW, len, 0));
         }
         if self.host_shut != self.told_shut {
@@ -398,17 +333,18 @@ impl Connection {
             }
             return Some(self.header(op::SHUTDOWN, 0, self.host_shut));
         }
-        if self.may_read() && self.room() == 0 && !self.credit_asked {
-            self.credit_asked = true;
+        if self.may_read() && self.credit.room() == 0 && !self.credit.asked {
+            self.credit.asked = true;
             return Some(self.header(op::CREDIT_REQUEST, 0, 0));
         }
-        self.credit_wanted
+        self.credit
+            .wanted
             .then(|| self.header(op::CREDIT_UPDATE, 0, 0))
     }
 
     fn read(&mut self, room: &[VolatileSlice<'_>]) -> Option<u32> {
         let socket = self.socket.as_ref()?;
-        let room = first(room, self.room().min(MOST) as usize);
+        let room = first(room, self.credit.room().min(MOST) as usize);
         match read_vectored(&socket.stream, &room[..room.len().min(SLICES)]) {
             Ok(0) => self.host_shut |= shut::SEND,
             // No more than MOST.
@@ -425,8 +361,6 @@ impl Connection {
 
     /// A header for the guest. It tells how much was forwarded, so no other packet needs to.
     fn header(&mut self, op: u16, len: u32, flags: u32) -> Header {
-        self.told_forwarded = self.forwarded;
-        self.credit_wanted = false;
         Header {
             src_cid: HOST_CID,
             dst_cid: GUEST_CID,
@@ -437,7 +371,7 @@ impl Connection {
             op,
             flags,
             buf_alloc: BUFFER,
-            fwd_cnt: self.forwarded,
+            fwd_cnt: self.credit.tell(),
         }
     }
 

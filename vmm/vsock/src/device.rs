@@ -15,10 +15,10 @@ use vmm_virtio::{
     Watch, copy_to, total,
 };
 
-use crate::connection::State;
 use crate::guest::Services;
 use crate::host::Door;
 use crate::packet::{HEADER, behind};
+use crate::state::State;
 use crate::stats::Stats;
 use crate::table::Table;
 use crate::{GUEST_CID, QUEUE};

@@ -7,9 +7,10 @@ use vm_memory::VolatileSlice;
 use vmm_virtio::{Flags, Registrar, total};
 
 use crate::GUEST_CID;
-use crate::connection::{Connection, State, Verdict};
+use crate::connection::Connection;
 use crate::device::CONNECTIONS;
 use crate::packet::{HEADER, HOST_CID, Header, STREAM, behind, first, op};
+use crate::state::{State, Verdict};
 use crate::table::Table;
 
 /// What the host offers to the guest: one connection each.
@@ -56,7 +57,7 @@ impl Table {
             (State::Open, op::RW) => {
                 let payload = behind(chain, HEADER);
                 let payload = first(&payload, header.len as usize);
-                connection.credit(&header);
+                connection.hear(&header);
                 let whole = total(&payload) == header.len as usize;
                 if !whole || connection.deliver(&payload, header.len).is_err() {
                     return self.violation(slot, &header);
@@ -64,12 +65,12 @@ impl Table {
                 self.stats.accepted(u64::from(header.len));
             }
             (State::Open, op::SHUTDOWN) => {
-                connection.credit(&header);
+                connection.hear(&header);
                 connection.guest_shuts(header.flags);
             }
-            (State::Open, op::CREDIT_UPDATE) => connection.credit(&header),
+            (State::Open, op::CREDIT_UPDATE) => connection.hear(&header),
             (State::Open, op::CREDIT_REQUEST) => {
-                connection.credit(&header);
+                connection.hear(&header);
                 connection.want_credit();
             }
             _ => return self.violation(slot, &header),

@@ -6,8 +6,9 @@ use std::time::{Duration, Instant};
 
 use vmm_virtio::{Flags, Registrar, Watch};
 
-use crate::connection::{Connection, Verdict};
+use crate::connection::Connection;
 use crate::device::{CONNECTIONS, LISTENER};
+use crate::state::Verdict;
 use crate::table::Table;
 
 /// How long a program may take to say what it wants.
@@ -144,7 +145,81 @@ fn port(line: &[u8]) -> Option<u32> {
 
 #[cfg(test)]
 mod tests {
+    use std::io::{Read, Write};
+    use std::os::unix::net::UnixStream;
+    use std::sync::Arc;
+
+    use vm_memory::VolatileSlice;
+    use vmm_virtio::{EventLoop, Handler};
+
     use super::*;
+    use crate::packet::op;
+
+    struct Nobody;
+
+    impl Handler for Nobody {
+        fn ready(&self, _token: u32, _flags: Flags) {}
+    }
+
+    /// A table with one program that has said this.
+    fn table(said: &[u8], now: Instant) -> (Table, UnixStream, EventLoop) {
+        let events = EventLoop::new().expect("a loop");
+        let handler: Arc<dyn Handler> = Arc::new(Nobody);
+        let registrar = events.registrar(Arc::downgrade(&handler));
+        let (mut near, far) = UnixStream::pair().expect("a pair");
+        far.set_nonblocking(true).expect("sets");
+        near.write_all(said).expect("writes");
+        let mut table = Table::default();
+        let slot = table.vacancy().expect("room");
+        let watch = registrar
+            .watch(&far, Flags::READ_EDGE, slot)
+            .expect("watches");
+        table.insert(slot, Connection::greeting(far, watch, now + GREETING));
+        table.greeted(slot, now);
+        (table, near, events)
+    }
+
+    fn next(table: &mut Table) -> Option<u16> {
+        let mut buffer = [0_u8; 100];
+        let room = [VolatileSlice::from(&mut buffer[..])];
+        table.next_packet(&room).map(|header| header.op)
+    }
+
+    /// The program reads the end.
+    fn ended(mut near: UnixStream) -> bool {
+        matches!(near.read(&mut [0]), Ok(0))
+    }
+
+    #[test]
+    fn a_program_that_says_nothing_is_turned_away() {
+        let now = Instant::now();
+        let (mut table, near, _events) = table(b"CONN", now);
+        assert_eq!(table.next_deadline(), Some(now + GREETING));
+        table.expire(now + GREETING - Duration::from_millis(1));
+        assert_eq!(table.next_deadline(), Some(now + GREETING));
+        table.expire(now + GREETING);
+        assert_eq!(table.next_deadline(), None);
+        assert_eq!(next(&mut table), None);
+        assert!(ended(near));
+        assert_eq!(table.stats.refused(), 1);
+    }
+
+    #[test]
+    fn a_guest_that_does_not_answer_is_given_up() {
+        for asked in [true, false] {
+            let now = Instant::now();
+            let (mut table, near, _events) = table(b"CONNECT 5\n", now);
+            assert_eq!(table.next_deadline(), Some(now + ANSWER));
+            if asked {
+                assert_eq!(next(&mut table), Some(op::REQUEST));
+            }
+            table.expire(now + ANSWER);
+            assert_eq!(table.next_deadline(), None);
+            // A guest that has not heard of it needs no reset.
+            assert_eq!(next(&mut table), asked.then_some(op::RST));
+            assert!(ended(near));
+        }
+    }
 
     #[test]
     fn a_greeting_is_exactly_this() {

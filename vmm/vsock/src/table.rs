@@ -6,8 +6,9 @@ use std::time::Instant;
 use vm_memory::VolatileSlice;
 use vmm_virtio::Flags;
 
-use crate::connection::{Connection, State, Verdict};
+use crate::connection::Connection;
 use crate::packet::{Header, op};
+use crate::state::{State, Verdict};
 use crate::stats::Stats;
 use crate::{HANDSHAKES, MOST_CONNECTIONS};
 

@@ -20,6 +20,9 @@ pub const EVENT_IDX: u64 = 1 << 29;
 /// What Linux gives a connection.
 pub const BUFFER: u32 = 256 << 10;
 
+/// Where buffers are that the driver itself does not use.
+const BUFFERS: u64 = 4 << 20;
+
 /// The service of most tests, and the guest's port.
 pub const HOST: u32 = 1024;
 pub const GUEST: u32 = 5000;
@@ -91,6 +94,7 @@ pub struct Guest {
     pub driver: Driver,
     pub control: Control,
     sending: usize,
+    posted: u32,
 }
 
 impl Guest {
@@ -109,6 +113,7 @@ impl Guest {
             driver: Driver::start(Box::new(device), EVENT_IDX),
             control,
             sending: 0,
+            posted: 0,
         }
     }
 
@@ -128,9 +133,16 @@ impl Guest {
 
     pub fn stock(&mut self) {
         for _ in 0..128 {
-            self.driver.add(0, &[], &[4096]);
+            self.post();
         }
         self.driver.kick(0);
+    }
+
+    /// A buffer for a packet, in a place of its own: the driver's room comes round while it waits.
+    fn post(&mut self) {
+        let place = BUFFERS + u64::from(self.posted % 128) * 4096;
+        self.posted += 1;
+        self.driver.add_at(0, &[(place, 4096, true)]);
     }
 
     /// A reset and a new start.
@@ -185,7 +197,7 @@ impl Guest {
     /// The next packet, if there is one, and a new buffer for another.
     pub fn receive(&mut self) -> Option<(Packet, Vec<u8>)> {
         let (_, length, mut contents) = self.driver.used(0)?;
-        self.driver.add(0, &[], &[4096]);
+        self.post();
         self.driver.kick(0);
         contents.truncate(length as usize);
         let packet = Packet::parse(&contents);
