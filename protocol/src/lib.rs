@@ -22,6 +22,9 @@ pub const PROTOCOL_VERSION: u32 = 2;
 /// Name of the virtio-serial port that carries the link.
 pub const LINK_PORT: &str = "cofferdam.link";
 
+/// On the kernel command line, with a port's number behind it: the link is a vsock stream to this port of the host instead.
+pub const LINK_VSOCK: &str = "cofferdam.link=vsock:";
+
 /// virtio-fs tag of the shared folder.
 pub const SHARE_TAG: &str = "cofferdam";
 

@@ -1,4 +1,4 @@
-//! The virtio-serial port that carries the link.
+//! What carries the link: a virtio-serial port, or a vsock stream where the kernel command line says so.
 
 use std::fs;
 use std::io;
@@ -8,19 +8,23 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use cofferdam_protocol::LINK_PORT;
+use cofferdam_protocol::{LINK_PORT, LINK_VSOCK};
 use rustix::buffer::spare_capacity;
 use rustix::event::{PollFd, PollFlags, Timespec, epoll, poll};
 use rustix::fs::{Mode, OFlags};
+use rustix::net::sockopt;
 use tokio::io::unix::AsyncFd;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, sleep};
 
-use crate::syscalls::watch;
+use crate::syscalls::{connect_to_host, watch};
 
 const PORTS: &str = "/sys/class/virtio-ports";
 
-/// How long the port may take to appear: the device announces it after the driver has started.
+const COMMAND_LINE: &str = "/proc/cmdline";
+
+/// How long the port may take to appear: the device announces it after the driver has started. How long the host may take
+/// to answer on vsock.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 const PAUSE: Duration = Duration::from_millis(1);
@@ -39,14 +43,54 @@ pub(super) enum PortError {
     Open { path: PathBuf, source: io::Error },
     #[error("cannot wait for the host at {path}: {source}")]
     Wait { path: PathBuf, source: io::Error },
+    #[error("cannot read {COMMAND_LINE}: {0}")]
+    CommandLine(#[source] io::Error),
+    #[error("the kernel command line has {LINK_VSOCK}{0}, which is no port")]
+    Number(String),
+    #[error("cannot connect to port {port} of the host over vsock: {source}")]
+    Connect { port: u32, source: io::Error },
 }
 
-/// A port as a byte stream.
+/// A port or socket as a byte stream.
 #[derive(Debug)]
 pub(super) struct Port(AsyncFd<OwnedFd>);
 
-/// Waits for the port and for the host to be at its other end, and opens it.
+/// Waits until the host is at the other end of the link.
 pub(super) async fn open() -> Result<Port, PortError> {
+    let words = fs::read_to_string(COMMAND_LINE).map_err(PortError::CommandLine)?;
+    match vsock(&words)? {
+        Some(port) => connect(port).await,
+        None => open_port().await,
+    }
+}
+
+/// The host's port, where the link is to be a vsock stream.
+fn vsock(words: &str) -> Result<Option<u32>, PortError> {
+    let mut words = words.split_ascii_whitespace();
+    let Some(number) = words.find_map(|word| word.strip_prefix(LINK_VSOCK)) else {
+        return Ok(None);
+    };
+    let port = number.parse();
+    port.map(Some)
+        .map_err(|_| PortError::Number(number.to_owned()))
+}
+
+/// Connects to the host. It refuses those who come again: then this guest has served its host.
+async fn connect(port: u32) -> Result<Port, PortError> {
+    let failed = |source| PortError::Connect { port, source };
+    let socket = connect_to_host(port, PATIENCE)
+        .and_then(watch)
+        .map_err(failed)?;
+    // Only then does its error tell how it went.
+    drop(socket.writable().await.map_err(failed)?);
+    sockopt::socket_error(&socket)
+        .and_then(|done| done)
+        .map_err(|errno| failed(errno.into()))?;
+    Ok(Port(socket))
+}
+
+/// Waits for the port and for the host to be at its other end, and opens it.
+async fn open_port() -> Result<Port, PortError> {
     let end = Instant::now() + PATIENCE;
     let path = loop {
         match find() {
@@ -138,7 +182,31 @@ impl AsyncWrite for Port {
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        // A port has one state for both directions; it closes with the agent.
+        // A port has one state for both directions; it closes with the agent, and so does a socket.
         Poll::Ready(Ok(()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_says_where_the_link_is() {
+        let find = |words: &str| vsock(words).map_err(|error| error.to_string());
+        assert_eq!(find("console=ttyS0 quiet\n"), Ok(None));
+        assert_eq!(
+            find("quiet cofferdam.link=vsock:1024 panic=-1\n"),
+            Ok(Some(1024))
+        );
+        assert_eq!(find("cofferdam.link=vsock:0"), Ok(Some(0)));
+        for bad in ["", "-1", "one", "4294967296"] {
+            let words = format!("quiet {LINK_VSOCK}{bad}");
+            let error = find(&words).expect_err("no port");
+            assert!(
+                error.ends_with(&format!(":{bad}, which is no port")),
+                "{error}"
+            );
+        }
     }
 }

@@ -6,6 +6,7 @@ mod kill;
 mod namespace;
 mod readiness;
 mod signal;
+mod vsock;
 
 pub(crate) use fork::{Fork, fork, fork_sibling};
 pub(crate) use ioctl::{ENTROPY_MAX, raise_loopback, reseed};
@@ -13,3 +14,4 @@ pub(crate) use kill::kill_realtime;
 pub(crate) use namespace::new_user_namespace;
 pub(crate) use readiness::watch;
 pub(crate) use signal::default_broken_pipe;
+pub(crate) use vsock::connect_to_host;

@@ -24,6 +24,8 @@ impl Flags {
     pub const BOTH: Self = Self(Self::READ.0 | Self::WRITE.0);
     /// Told once per change instead of as long as it is so.
     pub const READ_EDGE: Self = Self(Self::READ.0 | libc::EPOLLET as u32);
+    /// Either, told once per change.
+    pub const BOTH_EDGE: Self = Self(Self::BOTH.0 | libc::EPOLLET as u32);
     /// Nothing but errors and the other side's end, of which every watch is told.
     pub const NONE: Self = Self(0);
 

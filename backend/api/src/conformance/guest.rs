@@ -1,10 +1,20 @@
-//! The guest of the suite: busybox and a script, packed as an initramfs.
+//! The guest of the suite: busybox, a script and a program for vsock, packed as an initramfs.
 
+use std::ffi::OsString;
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Mutex, PoisonError};
 
 /// A shell and its tools in one static program.
 const BUSYBOX: &str = "/bin/busybox";
+
+/// With a port's number behind it: makes the guest serve a port of its host over vsock instead of the virtio-serial port.
+pub const VSOCK: &str = "cofferdam.link=vsock:";
+
+/// What `vsock` in the guest is made of.
+const VSOCK_SOURCE: &str = include_str!("vsock_guest.rs");
 
 /// Makes the guest answer the functional probe instead of serving.
 pub const PROBE: &str = "cofferdam.probe";
@@ -33,26 +43,37 @@ $b mount -t proc proc /proc
 $b mount -t sysfs sys /sys
 $b mount -t devtmpfs dev /dev
 asked() { $b grep -qw "$1" /proc/cmdline; }
-say() { echo "$1" >/dev/ttyS0; }
+say() { echo "$1" >/dev/console; }
 say "conformance: cpus $($b nproc)"
 if asked cofferdam.probe; then say cofferdam-probe-ok; $b reboot -f; fi
 if asked conformance.panic; then say "conformance: last words"; exit 1; fi
 if asked conformance.flood; then
-    printf '\033]0;owned\007' >/dev/ttyS0
-    $b yes "$($b printf '%01000d' 0)" | $b head -c 1000000 >/dev/ttyS0
+    printf '\033]0;owned\007' >/dev/console
+    $b yes "$($b printf '%01000d' 0)" | $b head -c 1000000 >/dev/console
     say
     say "conformance: flooded"
 fi
-if [ -f /job ]; then $b sh /job >/dev/ttyS0 2>&1; fi
-port=$($b grep -lx cofferdam.link /sys/class/virtio-ports/*/name)
-port=${port%/name}
-exec 3<>"/dev/${port##*/}"
-$b cat <&3 >&3
-if asked conformance.again; then
-    exec 3>&-
+if [ -f /job ]; then $b sh /job >/dev/console 2>&1; fi
+for word in $($b cat /proc/cmdline); do
+    case $word in cofferdam.link=vsock:*) vsock=${word#*vsock:} ;; esac
+done
+if [ "$vsock" ]; then
+    serve() { /bin/vsock "$vsock" $b cat; }
+    serve 2>/dev/console
+else
+    port=$($b grep -lx cofferdam.link /sys/class/virtio-ports/*/name)
+    port=${port%/name}
+    serve() { $b cat <&3 >&3; }
     exec 3<>"/dev/${port##*/}"
+    serve
+fi
+if asked conformance.again; then
+    if [ ! "$vsock" ]; then
+        exec 3>&-
+        exec 3<>"/dev/${port##*/}"
+    fi
     # Without a host the port ends at once; closing it would lose what the next host has sent.
-    while $b cat <&3 >&3; do $b sleep 0.05; done
+    while serve; do $b sleep 0.05; done
 fi
 $b reboot -f
 "#;
@@ -84,25 +105,72 @@ pub fn kernel() -> Result<PathBuf, String> {
 /// # Errors
 /// A sentence that says what is missing, and what to do.
 pub fn image(folder: &Path, name: &str, job: Option<&str>) -> Result<PathBuf, String> {
-    static WRITTEN: AtomicU32 = AtomicU32::new(0);
     let busybox = std::fs::read(BUSYBOX)
         .map_err(|error| format!("{BUSYBOX}: {error}: install busybox-static"))?;
-    let number = WRITTEN.fetch_add(1, Ordering::Relaxed);
-    let draft = folder.join(format!(".{name}.{}.{number}", std::process::id()));
+    let vsock = vsock(folder)?;
     let path = folder.join(format!("{name}.cpio"));
-    std::fs::write(&draft, pack(&busybox, job))
-        .and_then(|()| std::fs::rename(&draft, &path))
-        .map_err(|error| format!("{}: {error}", path.display()))?;
+    replace(&path, |draft| {
+        std::fs::write(draft, pack(&busybox, &vsock, job))
+    })
+    .map_err(|error| format!("{}: {error}", path.display()))?;
     Ok(path)
 }
 
-fn pack(busybox: &[u8], job: Option<&str>) -> Vec<u8> {
+/// Puts a file in its place whole: tests of several processes may make it at the same time.
+fn replace(path: &Path, write: impl FnOnce(&Path) -> io::Result<()>) -> io::Result<()> {
+    static WRITTEN: AtomicU32 = AtomicU32::new(0);
+    let number = WRITTEN.fetch_add(1, Ordering::Relaxed);
+    let draft = path.with_extension(format!("{}.{number}", std::process::id()));
+    write(&draft)?;
+    std::fs::rename(&draft, path)
+}
+
+/// The program for vsock, compiled where that has not been done.
+fn vsock(folder: &Path) -> Result<Vec<u8>, String> {
+    // The compiler names what it leaves on its way after the process.
+    static COMPILING: Mutex<()> = Mutex::new(());
+    let _alone = COMPILING.lock().unwrap_or_else(PoisonError::into_inner);
+    let program = folder.join("vsock");
+    let source = folder.join("vsock.rs");
+    let said = |error: io::Error| format!("{}: {error}", program.display());
+    // The source is put there after the program: one that is as it should be tells of both.
+    if std::fs::read(&source).is_ok_and(|found| found == VSOCK_SOURCE.as_bytes()) {
+        return std::fs::read(&program).map_err(said);
+    }
+    replace(&program, compile).map_err(said)?;
+    replace(&source, |draft| std::fs::write(draft, VSOCK_SOURCE)).map_err(said)?;
+    std::fs::read(&program).map_err(said)
+}
+
+fn compile(program: &Path) -> io::Result<()> {
+    let rustc = std::env::var_os("RUSTC").unwrap_or_else(|| OsString::from("rustc"));
+    let words = "--crate-name=vsock --edition=2024 -Copt-level=s -Cpanic=abort -Cstrip=symbols \
+                 -Ctarget-feature=+crt-static -";
+    let mut compiler = Command::new(rustc)
+        .args(words.split_ascii_whitespace())
+        .arg("-o")
+        .arg(program)
+        .stdin(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()?;
+    if let Some(mut source) = compiler.stdin.take() {
+        source.write_all(VSOCK_SOURCE.as_bytes())?;
+    }
+    let done = compiler.wait_with_output()?;
+    if done.status.success() {
+        return Ok(());
+    }
+    Err(io::Error::other(String::from_utf8_lossy(&done.stderr)))
+}
+
+fn pack(busybox: &[u8], vsock: &[u8], job: Option<&str>) -> Vec<u8> {
     let mut archive = Archive::default();
     for folder in ["bin", "dev", "mnt", "proc", "sys"] {
         archive.add(folder, 0o040_755, (0, 0), &[]);
     }
     archive.add("dev/console", 0o020_600, (5, 1), &[]);
     archive.add("bin/busybox", 0o100_755, (0, 0), busybox);
+    archive.add("bin/vsock", 0o100_755, (0, 0), vsock);
     archive.add("init", 0o100_755, (0, 0), INIT.as_bytes());
     if let Some(job) = job {
         archive.add("job", 0o100_644, (0, 0), job.as_bytes());

@@ -1,0 +1,8 @@
+//! The device as a driver and host programs see it.
+
+mod flow;
+mod guest;
+mod hostile;
+mod hybrid;
+mod model;
+mod services;
