@@ -11,9 +11,11 @@ use backend_api::{
 };
 use backend_process::{Confinement, Device, Identity};
 
-use crate::command::{self, Clock};
-use crate::host::{self, Access};
-use crate::image::{self, Image};
+use backend_host::image::{self, Image};
+use backend_host::kvm::{self, Access};
+use backend_host::{is_program, memory, settings};
+
+use crate::command::Clock;
 use crate::tsc;
 use crate::vm::{Kernel, Origin, Prepared, QemuVm};
 
@@ -22,8 +24,6 @@ const PROGRAM: &str = "qemu-system-x86_64";
 
 /// Where it is looked for when `PATH` is not set.
 const DEFAULT_PATH: &str = "/usr/local/bin:/usr/bin:/bin";
-
-const KVM: &str = "/dev/kvm";
 
 /// The same (Linux `Documentation/admin-guide/devices.txt`).
 const KVM_DEVICE: Device = Device {
@@ -36,11 +36,6 @@ const MAX_VCPUS: u32 = 64;
 
 /// QEMU's microvm has 8 places for virtio devices; the random generator, the link and the share take one each.
 const MAX_NICS: usize = 5;
-
-/// The longest `virtio-fs` tag, in bytes (virtio 1.3, 5.11.4).
-const MAX_TAG: usize = 36;
-
-const MIB: u64 = 1 << 20;
 
 /// How QEMU is used.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -75,7 +70,7 @@ impl QemuBackend {
             source: io::ErrorKind::NotFound.into(),
         };
         if let Some(path) = &self.config.binary {
-            return if path.is_absolute() && host::is_program(path) {
+            return if path.is_absolute() && is_program(path) {
                 Ok(path.clone())
             } else {
                 Err(missing(path))
@@ -84,7 +79,7 @@ impl QemuBackend {
         let folders = std::env::var_os("PATH").unwrap_or_else(|| DEFAULT_PATH.into());
         std::env::split_paths(&folders)
             .map(|folder| folder.join(PROGRAM))
-            .find(|path| path.is_absolute() && host::is_program(path))
+            .find(|path| path.is_absolute() && is_program(path))
             .ok_or_else(|| missing(Path::new(PROGRAM)))
     }
 
@@ -132,17 +127,7 @@ impl QemuBackend {
     ) -> Result<Prepared, BackendError> {
         let program = self.program()?;
         let confinement = self.confinement(config.privileges)?;
-        let available = host::available_memory().map_err(|source| BackendError::System {
-            phase: Phase::Create,
-            action: "cannot read the host's free memory".to_owned(),
-            source,
-        })?;
-        if config.memory_bytes > available {
-            return Err(BackendError::NoMemory {
-                needed: config.memory_bytes,
-                available,
-            });
-        }
+        memory::check(config.memory_bytes)?;
         Ok(Prepared {
             program,
             confinement,
@@ -152,85 +137,23 @@ impl QemuBackend {
         })
     }
 
-    pub(crate) fn check(&self, config: &VmConfig) -> Result<(), BackendError> {
-        let unsupported = |setting: String, reason| BackendError::Unsupported { setting, reason };
-        let memory = config.memory_bytes;
-        if memory < 64 * MIB || !memory.is_multiple_of(MIB) {
-            return Err(unsupported(
-                format!("memory {memory}"),
-                "is not a number of whole MiB of at least 64",
-            ));
-        }
-        if config.vcpus == 0 || config.vcpus > MAX_VCPUS {
-            return Err(unsupported(
-                format!("{} virtual CPUs", config.vcpus),
-                "are not between 1 and 64",
-            ));
-        }
-        if let Some(share) = &config.share
-            && (share.tag.is_empty() || share.tag.len() > MAX_TAG)
-        {
-            return Err(unsupported(
-                format!("share tag {:?}", share.tag),
-                "is not between 1 and 36 bytes long",
-            ));
-        }
-        if config.nics.len() > MAX_NICS {
-            return Err(unsupported(
-                format!("{} network cards", config.nics.len()),
-                "are more than the 5 that a machine has room for",
-            ));
-        }
-        if config.nics.iter().any(|nic| nic.queues.is_empty()) {
-            return Err(unsupported(
-                "a network card without queues".to_owned(),
-                "has no wire",
-            ));
-        }
-        if let Some(word) = config
-            .cmdline
-            .iter()
-            .find(|word| !command::is_parameter(word))
-        {
-            return Err(unsupported(
-                format!("kernel parameter {word:?}"),
-                "is not a single printable word",
-            ));
-        }
-        if config.network.is_some() && config.privileges == Privileges::Inherit {
-            return Err(unsupported(
-                "a network namespace of the VMM's".to_owned(),
-                "needs root",
-            ));
-        }
-        if let Privileges::Drop { uid, gid } = config.privileges
-            && (uid == 0 || gid == 0)
-        {
-            return Err(unsupported(
-                format!("user {uid}:{gid} of the VMM"),
-                "is root",
-            ));
-        }
-        Ok(())
-    }
-
     /// The user that QEMU becomes, with the way to KVM.
     fn confinement(&self, privileges: Privileges) -> Result<Confinement, BackendError> {
-        let kvm = self.config.accelerator == Accelerator::Kvm;
+        let wanted = self.config.accelerator == Accelerator::Kvm;
         let fail = |source| BackendError::Accelerator {
-            device: KVM,
+            device: kvm::DEVICE,
             source,
         };
-        if kvm {
-            host::open_kvm(Path::new(KVM)).map_err(fail)?;
+        if wanted {
+            kvm::open(Path::new(kvm::DEVICE)).map_err(fail)?;
         }
         let Privileges::Drop { uid, gid } = privileges else {
             return Ok(Confinement::default());
         };
         let mut groups = Vec::new();
         let mut device = None;
-        if kvm {
-            match host::access(Path::new(KVM)).map_err(fail)? {
+        if wanted {
+            match kvm::access(Path::new(kvm::DEVICE)).map_err(fail)? {
                 Access::Everybody => {}
                 Access::Group(group) => groups.push(group),
                 Access::Root => device = Some(KVM_DEVICE),
@@ -263,7 +186,7 @@ impl Backend for QemuBackend {
     }
 
     async fn create(&self, config: VmConfig) -> Result<Box<dyn Vm>, BackendError> {
-        self.check(&config)?;
+        settings::check(&config, &self.capabilities())?;
         let origin = Origin::Kernel(self.kernel(&config, None).await?);
         Ok(Box::new(QemuVm::new(self.prepare(config, origin)?)))
     }

@@ -83,11 +83,6 @@ pub struct NicPlug {
     pub queues: Vec<RawFd>,
 }
 
-/// Whether this is one word on the kernel's command line.
-pub fn is_parameter(word: &str) -> bool {
-    !word.is_empty() && word.bytes().all(|byte| byte.is_ascii_graphic())
-}
-
 /// QEMU's arguments.
 pub fn arguments(machine: &Machine<'_>) -> Vec<OsString> {
     let mut list = Vec::new();
@@ -401,13 +396,5 @@ mod tests {
             line.contains("-netdev tap,id=net1,fds=21:22 -device virtio-net-device,netdev=net1,mac=02:00:00:00:00:0b,mq=on "),
             "{line}"
         );
-    }
-
-    #[test]
-    fn a_parameter_is_one_word() {
-        assert!(is_parameter("cofferdam.probe"));
-        for bad in ["", "a b", "a\n", "a\0", "ä"] {
-            assert!(!is_parameter(bad), "{bad:?}");
-        }
     }
 }

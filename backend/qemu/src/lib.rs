@@ -6,8 +6,6 @@
 
 mod backend;
 mod command;
-mod host;
-mod image;
 mod monitor;
 pub mod probe;
 mod template;

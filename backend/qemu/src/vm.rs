@@ -13,9 +13,9 @@ use backend_process::{Child, Confinement, Exit, Program};
 use tokio::net::UnixStream;
 
 use crate::command::{self, Boot, Clock, Machine, NicPlug, Start};
-use crate::image::Image;
 use crate::monitor::{Monitor, MonitorError};
 use crate::template::{Restore, RestoreError, Restoring};
+use backend_host::image::Image;
 
 /// How much of the guest's console is kept.
 const CONSOLE_KEPT: usize = 64 << 10;

@@ -38,7 +38,9 @@ fn run() -> anyhow::Result<()> {
         .next()
         .and_then(|word| word.to_str()?.parse::<RawFd>().ok())
         .filter(|&number| number > 2)
-        .context("usage: cofferdam-vmm CONTROL, the number of a descriptor: started by cofferdam only")?;
+        .context(
+            "usage: cofferdam-vmm CONTROL, the number of a descriptor: started by cofferdam only",
+        )?;
     let control = take(number)?;
     let mut machine: Option<Sandbox> = None;
     loop {

@@ -7,10 +7,11 @@ use std::thread;
 
 use anyhow::Context;
 use vmm_console::Console;
-use vmm_control::{Create, Received, Request, Stats};
+use vmm_control::{Create, LINK_PORT, Received, Request, Stats};
 use vmm_machine::{Backing, Boot, Config, Machine, Outcome};
 use vmm_rng::Rng;
 use vmm_virtio::EventLoop;
+use vmm_vsock::Vsock;
 
 /// A machine with its devices.
 pub struct Sandbox {
@@ -37,6 +38,9 @@ impl Sandbox {
         let console = Console::new(received.take(wanted.console)?, None).context("the console")?;
         machine.plug(Box::new(console))?;
         machine.plug(Box::new(Rng::new()))?;
+        let link = received.take(wanted.link)?;
+        let vsock = Vsock::new([(LINK_PORT, link)], None).context("the link")?;
+        machine.plug(Box::new(vsock))?;
         let boot = Boot {
             kernel: File::from(received.take(wanted.kernel)?),
             image: Some(File::from(received.take(wanted.image)?)),

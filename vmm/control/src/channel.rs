@@ -112,7 +112,10 @@ pub fn receive<T: DeserializeOwned>(
             descriptors.extend(list.map(Some));
         }
     }
-    if received.flags.intersects(ReturnFlags::TRUNC | ReturnFlags::CTRUNC) {
+    if received
+        .flags
+        .intersects(ReturnFlags::TRUNC | ReturnFlags::CTRUNC)
+    {
         return Err(ChannelError::TooLarge);
     }
     if received.bytes == 0 {

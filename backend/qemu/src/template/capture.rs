@@ -5,7 +5,8 @@ use std::io::{self, Read};
 use std::os::fd::AsFd;
 use std::time::Duration;
 
-use backend_api::{BackendError, Greeting, Phase, Vm, VmConfig};
+use backend_api::{Backend, BackendError, Greeting, Phase, Vm, VmConfig};
+use backend_host::settings;
 use rustix::fs::{MemfdFlags, memfd_create};
 use serde_json::json;
 
@@ -30,7 +31,7 @@ pub async fn capture(
     greeting: Greeting,
     out: File,
 ) -> Result<(), BackendError> {
-    backend.check(&config)?;
+    settings::check(&config, &backend.capabilities())?;
     let size = config.memory_bytes;
     let memory = memory::empty(size).map_err(fail(Phase::Create, "has no memory"))?;
     let shared = memory

@@ -6,7 +6,8 @@ use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::sync::Arc;
 use std::time::Duration;
 
-use backend_api::{BackendError, Phase, Vm, VmConfig};
+use backend_api::{Backend, BackendError, Phase, Vm, VmConfig};
+use backend_host::settings;
 use rustix::fs::{MemfdFlags, memfd_create};
 use serde_json::json;
 use tokio::task::JoinHandle;
@@ -47,7 +48,7 @@ pub fn copy(
     config: VmConfig,
     template: File,
 ) -> Result<Box<dyn Vm>, BackendError> {
-    backend.check(&config)?;
+    settings::check(&config, &backend.capabilities())?;
     // First of all: it goes on beside the rest.
     let restore = Restore::begin(template, config.memory_bytes)
         .map_err(fail(Phase::Create, "cannot be used"))?;

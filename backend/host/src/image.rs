@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use backend_api::BackendError;
 use rustix::fs::{MemfdFlags, memfd_create};
 
-/// A file that is handed to QEMU as a descriptor: the folders on the way to it may be closed to QEMU's user.
+/// A file that is handed to a VMM as a descriptor: the folders on the way to it may be closed to the VMM's user.
 #[derive(Debug)]
 pub struct Image {
     what: &'static str,
@@ -20,6 +20,9 @@ pub struct Image {
 impl Image {
     /// Opens a file. `reader` is the user and group that will open it again by descriptor; a file that they may not
     /// read is copied into memory for them.
+    ///
+    /// # Errors
+    /// [`BackendError::File`] and [`BackendError::BadFile`].
     pub fn open(
         what: &'static str,
         path: &Path,
@@ -64,6 +67,7 @@ impl Image {
     }
 
     /// The descriptor to hand over.
+    #[must_use]
     pub fn into_fd(self) -> OwnedFd {
         self.file.into()
     }
@@ -77,7 +81,10 @@ fn copy(mut file: File) -> io::Result<File> {
     Ok(copy)
 }
 
-/// Refuses what is not an ELF file for this machine: QEMU would say so less clearly, or run it.
+/// Refuses what is not an ELF file for this machine: a VMM would say so less clearly, or run it.
+///
+/// # Errors
+/// [`BackendError::BadFile`].
 pub fn check_kernel(image: &Image) -> Result<(), BackendError> {
     const ELF_64_LITTLE: [u8; 6] = [0x7f, b'E', b'L', b'F', 2, 1];
     const X86_64: [u8; 2] = 62_u16.to_le_bytes();

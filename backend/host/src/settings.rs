@@ -1,0 +1,88 @@
+//! The settings of a machine.
+
+use backend_api::{BackendError, Capabilities, Privileges, VmConfig};
+
+const MIB: u64 = 1 << 20;
+
+/// The longest `virtio-fs` tag, in bytes (virtio 1.3, 5.11.4).
+const MAX_TAG: usize = 36;
+
+/// Refuses settings that no machine has, or none of a backend with these capabilities.
+///
+/// # Errors
+/// [`BackendError::Unsupported`].
+pub fn check(config: &VmConfig, capabilities: &Capabilities) -> Result<(), BackendError> {
+    let unsupported = |setting: String, reason| BackendError::Unsupported { setting, reason };
+    let memory = config.memory_bytes;
+    if memory < 64 * MIB || !memory.is_multiple_of(MIB) {
+        return Err(unsupported(
+            format!("memory {memory}"),
+            "is not a number of whole MiB of at least 64",
+        ));
+    }
+    if config.vcpus == 0 || config.vcpus > capabilities.max_vcpus {
+        return Err(unsupported(
+            format!("{} virtual CPUs", config.vcpus),
+            "are none, or more than a machine has",
+        ));
+    }
+    if let Some(share) = &config.share
+        && (share.tag.is_empty() || share.tag.len() > MAX_TAG)
+    {
+        return Err(unsupported(
+            format!("share tag {:?}", share.tag),
+            "is not between 1 and 36 bytes long",
+        ));
+    }
+    if config.nics.len() > capabilities.nics {
+        return Err(unsupported(
+            format!("{} network cards", config.nics.len()),
+            "are more than a machine has room for",
+        ));
+    }
+    if config.nics.iter().any(|nic| nic.queues.is_empty()) {
+        return Err(unsupported(
+            "a network card without queues".to_owned(),
+            "has no wire",
+        ));
+    }
+    if let Some(word) = config.cmdline.iter().find(|word| !is_parameter(word)) {
+        return Err(unsupported(
+            format!("kernel parameter {word:?}"),
+            "is not a single printable word",
+        ));
+    }
+    if config.network.is_some() && config.privileges == Privileges::Inherit {
+        return Err(unsupported(
+            "a network namespace of the VMM's".to_owned(),
+            "needs root",
+        ));
+    }
+    if let Privileges::Drop { uid, gid } = config.privileges
+        && (uid == 0 || gid == 0)
+    {
+        return Err(unsupported(
+            format!("user {uid}:{gid} of the VMM"),
+            "is root",
+        ));
+    }
+    Ok(())
+}
+
+/// Whether this is one word on the kernel's command line.
+fn is_parameter(word: &str) -> bool {
+    !word.is_empty() && word.bytes().all(|byte| byte.is_ascii_graphic())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_parameter_is_one_word() {
+        assert!(is_parameter("cofferdam.probe"));
+        for bad in ["", "a b", "a\n", "a\0", "ä"] {
+            assert!(!is_parameter(bad), "{bad:?}");
+        }
+    }
+}

@@ -1,0 +1,110 @@
+//! Making machines.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use backend_api::{Accelerator, Backend, BackendError, Capabilities, Privileges, Vm, VmConfig};
+use backend_host::image::{self, Image};
+use backend_host::{is_program, kvm, memory, settings};
+use backend_process::{Confinement, Identity};
+
+use crate::vm::{KvmVm, Prepared};
+
+/// The most virtual CPUs that a machine gets.
+const MAX_VCPUS: u32 = 64;
+
+/// A machine has 12 places for devices; console, random numbers, the link and the share take one each.
+const MAX_NICS: usize = 8;
+
+/// How the VMM is used.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KvmConfig {
+    /// The program, an absolute path.
+    pub program: PathBuf,
+}
+
+/// The backend. Making one does nothing yet.
+#[derive(Debug, Clone)]
+pub struct KvmBackend {
+    config: KvmConfig,
+}
+
+impl KvmBackend {
+    /// A backend that uses the VMM in this way.
+    #[must_use]
+    pub fn new(config: KvmConfig) -> Self {
+        Self { config }
+    }
+
+    /// The VMM's program.
+    ///
+    /// # Errors
+    /// [`BackendError::File`] when it is not there.
+    pub fn program(&self) -> Result<&Path, BackendError> {
+        let path = &self.config.program;
+        if path.is_absolute() && is_program(path) {
+            Ok(path)
+        } else {
+            Err(BackendError::File {
+                what: "VMM program",
+                path: path.clone(),
+                source: io::ErrorKind::NotFound.into(),
+            })
+        }
+    }
+}
+
+#[async_trait]
+impl Backend for KvmBackend {
+    fn name(&self) -> &'static str {
+        "kvm"
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        Capabilities {
+            accelerator: Accelerator::Kvm,
+            share: true,
+            pause: true,
+            nics: MAX_NICS,
+            max_vcpus: MAX_VCPUS,
+            boot_deadline: Duration::from_secs(30),
+        }
+    }
+
+    async fn create(&self, config: VmConfig) -> Result<Box<dyn Vm>, BackendError> {
+        settings::check(&config, &self.capabilities())?;
+        let program = self.program()?.to_owned();
+        // The VMM gets what is open already, and reads it as a descriptor: whoever may read the file does not matter.
+        let kernel = Image::open("guest kernel", &config.kernel, None)?;
+        image::check_kernel(&kernel)?;
+        let image = Image::open("guest image", &config.initrd, None)?;
+        let device =
+            kvm::open(Path::new(kvm::DEVICE)).map_err(|source| BackendError::Accelerator {
+                device: kvm::DEVICE,
+                source,
+            })?;
+        memory::check(config.memory_bytes)?;
+        let confinement = match config.privileges {
+            Privileges::Drop { uid, gid } => Confinement {
+                identity: Some(Identity {
+                    uid,
+                    gid,
+                    groups: Vec::new(),
+                }),
+                namespaces: true,
+                device: None,
+            },
+            Privileges::Inherit => Confinement::default(),
+        };
+        Ok(Box::new(KvmVm::new(Prepared {
+            program,
+            confinement,
+            kvm: device.into(),
+            kernel: kernel.into_fd(),
+            image: image.into_fd(),
+            config,
+        })))
+    }
+}

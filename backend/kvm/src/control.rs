@@ -1,0 +1,128 @@
+//! Talking to the VMM.
+
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::time::Duration;
+
+use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
+use tokio::io::unix::AsyncFd;
+use tokio::sync::Mutex;
+use vmm_control::{ChannelError, Handle, Reply, Request};
+
+/// How long the VMM may take to answer: it does nothing that waits for a guest.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Why there was no good answer.
+#[derive(Debug, thiserror::Error)]
+pub enum ControlError {
+    /// The VMM has hung up.
+    #[error("is gone")]
+    HungUp,
+    /// It is there but does not answer.
+    #[error("does not answer within {} s", PATIENCE.as_secs())]
+    Silent,
+    /// It has refused.
+    #[error("refuses: {0}")]
+    Refused(String),
+    /// What came is not an answer.
+    #[error("cannot be understood: {0}")]
+    Channel(ChannelError),
+}
+
+/// Descriptors that go with a request.
+#[derive(Debug, Default)]
+pub struct Descriptors(Vec<OwnedFd>);
+
+impl Descriptors {
+    /// Adds one; its number in the request.
+    pub fn add(&mut self, descriptor: OwnedFd) -> Handle {
+        self.0.push(descriptor);
+        // Checked by the channel: more than it takes are refused there.
+        Handle(u16::try_from(self.0.len() - 1).unwrap_or(u16::MAX))
+    }
+
+    fn borrowed(&self) -> Vec<BorrowedFd<'_>> {
+        self.0.iter().map(AsFd::as_fd).collect()
+    }
+}
+
+/// The driver's end of a VMM's control socket.
+#[derive(Debug)]
+pub struct Control {
+    socket: Mutex<AsyncFd<OwnedFd>>,
+}
+
+impl Control {
+    /// A new one, and the VMM's end.
+    pub fn pair() -> io::Result<(Self, OwnedFd)> {
+        let (ours, theirs) = socketpair(
+            AddressFamily::UNIX,
+            SocketType::SEQPACKET,
+            SocketFlags::CLOEXEC,
+            None,
+        )?;
+        rustix::io::ioctl_fionbio(&ours, true)?;
+        let socket = Mutex::new(AsyncFd::new(ours)?);
+        Ok((Self { socket }, theirs))
+    }
+
+    /// Asks for something and waits for the answer.
+    pub async fn ask(&self, request: &Request, with: &Descriptors) -> Result<Reply, ControlError> {
+        let socket = self.socket.lock().await;
+        let exchange = async {
+            retry(&socket, true, |socket| {
+                vmm_control::send(socket, request, &with.borrowed())
+            })
+            .await?;
+            retry(&socket, false, |socket| {
+                vmm_control::receive::<Reply>(socket)
+            })
+            .await
+        };
+        let answer = tokio::time::timeout(PATIENCE, exchange)
+            .await
+            .map_err(|_elapsed| ControlError::Silent)?;
+        match answer {
+            Ok(Some(received)) => match received.message {
+                Reply::Failed(reason) => Err(ControlError::Refused(reason)),
+                reply => Ok(reply),
+            },
+            Ok(None) => Err(ControlError::HungUp),
+            Err(ChannelError::Socket(rustix::io::Errno::PIPE | rustix::io::Errno::CONNRESET)) => {
+                Err(ControlError::HungUp)
+            }
+            Err(error) => Err(ControlError::Channel(error)),
+        }
+    }
+}
+
+async fn retry<T>(
+    socket: &AsyncFd<OwnedFd>,
+    write: bool,
+    mut call: impl FnMut(BorrowedFd<'_>) -> Result<T, ChannelError>,
+) -> Result<T, ChannelError> {
+    loop {
+        let ready = if write {
+            socket.writable().await
+        } else {
+            socket.readable().await
+        };
+        let mut ready = ready.map_err(|error| {
+            let code = error.raw_os_error().unwrap_or(libc_eio());
+            ChannelError::Socket(rustix::io::Errno::from_raw_os_error(code))
+        })?;
+        match call(socket.get_ref().as_fd()) {
+            Err(ChannelError::Socket(rustix::io::Errno::WOULDBLOCK)) => ready.clear_ready(),
+            answer => return answer,
+        }
+    }
+}
+
+fn libc_eio() -> i32 {
+    rustix::io::Errno::IO.raw_os_error()
+}
+
+/// The number of a descriptor on a command line.
+pub fn number(descriptor: &OwnedFd) -> String {
+    descriptor.as_raw_fd().to_string()
+}

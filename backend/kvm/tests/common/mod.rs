@@ -1,0 +1,41 @@
+//! What the tests of this backend start machines from.
+
+use std::path::{Path, PathBuf};
+
+use backend_api::Privileges;
+use backend_api::conformance::{Fixture, guest};
+use backend_kvm::{KvmBackend, KvmConfig};
+
+/// A user that no other software has.
+pub const VMM_USER: Privileges = Privileges::Drop {
+    uid: 64_124,
+    gid: 64_124,
+};
+
+/// Set where KVM is known to run guests: by `cargo xtask kvm-tests`.
+const USABLE: &str = "COFFERDAM_TEST_KVM";
+
+/// The VMM as `cargo xtask build` laid it out, or the one that the environment names.
+fn program() -> PathBuf {
+    let built = "../../target/cofferdam/libexec/cofferdam/cofferdam-vmm";
+    std::env::var_os("COFFERDAM_VMM").map_or_else(
+        || Path::new(env!("CARGO_MANIFEST_DIR")).join(built),
+        PathBuf::from,
+    )
+}
+
+/// The backend with the suite's guest.
+pub fn fixture() -> Result<Fixture, String> {
+    if std::env::var_os(USABLE).is_none() {
+        return Err(format!("{USABLE} is not set: run `cargo xtask kvm-tests`"));
+    }
+    let backend = KvmBackend::new(KvmConfig { program: program() });
+    backend.program().map_err(|error| error.to_string())?;
+    let root = rustix::process::geteuid().is_root();
+    Ok(Fixture {
+        backend: Box::new(backend),
+        kernel: guest::kernel()?,
+        initrd: guest::image(Path::new(env!("CARGO_TARGET_TMPDIR")), "conformance", None)?,
+        privileges: if root { VMM_USER } else { Privileges::Inherit },
+    })
+}
