@@ -22,6 +22,7 @@
 mod device;
 mod events;
 mod interrupt;
+mod limit;
 mod queue;
 #[cfg(feature = "testing")]
 pub mod testing;
@@ -31,6 +32,7 @@ mod vectored;
 pub use device::{Activation, Broken, ConfigSpace, Device, Offer};
 pub use events::{EventLoop, Flags, Handler, Registrar, Watch};
 pub use interrupt::Interrupt;
+pub use limit::{RateLimiter, Rates};
 pub use queue::{Chain, Queue};
 pub use transport::{REGISTERS, Transport};
 pub use vectored::{copy_from, copy_to, read_vectored, total, write_vectored};
