@@ -19,11 +19,13 @@ fn requests_are_filled() {
         assert_eq!(driver.read(8), 4);
         let mut before = Vec::new();
         for _ in 0..40 {
-            let (written, bytes) = driver.request(0, &[], &[16, 7, 9]);
+            driver.add(0, &[], &[16, 7, 9]);
+            driver.kick(0);
+            driver.expect_interrupt();
+            let (_, written, bytes) = driver.expect_used(0);
             assert_eq!(written, 32);
             // By chance once in 2^256.
             assert_ne!(bytes, before);
-            driver.expect_interrupt();
             wait("the wish for a kick", || {
                 driver.is_asked_to_kick(0).then_some(())
             });

@@ -79,11 +79,7 @@ impl RateLimiter {
             wait = wait.max(bucket.wait());
         }
         if wait.is_zero() {
-            for (bucket, amount) in [(&mut self.bytes, bytes), (&mut self.operations, operations)] {
-                if let Some(bucket) = bucket {
-                    bucket.pour(amount);
-                }
-            }
+            self.pay(bytes, operations);
             return true;
         }
         if !self.waiting {
@@ -95,6 +91,15 @@ impl RateLimiter {
             self.waiting = true;
         }
         false
+    }
+
+    /// Counts what has gone without asking: a packet's length is known only when it has been received.
+    pub fn pay(&mut self, bytes: u64, operations: u64) {
+        for (bucket, amount) in [(&mut self.bytes, bytes), (&mut self.operations, operations)] {
+            if let Some(bucket) = bucket {
+                bucket.pour(amount);
+            }
+        }
     }
 
     /// Takes note that the timer is ready: call this before trying again. Also stops a timer that is not needed any
@@ -214,6 +219,16 @@ mod tests {
         assert!(limiter.try_take_at(start, 10_000, 1));
         assert!(!limiter.try_take_at(start + Duration::from_millis(9900), 1, 1));
         assert!(limiter.try_take_at(start + Duration::from_millis(9901), 1, 1));
+    }
+
+    #[test]
+    fn what_has_gone_unasked_is_paid_for_as_well() {
+        let mut limiter = limiter(1000, 0);
+        let start = limiter.updated;
+        assert!(limiter.try_take_at(start, 0, 1));
+        limiter.pay(10_000, 0);
+        assert!(!limiter.try_take_at(start + Duration::from_millis(9900), 0, 1));
+        assert!(limiter.try_take_at(start + Duration::from_millis(9901), 0, 1));
     }
 
     #[test]

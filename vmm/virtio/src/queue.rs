@@ -2,9 +2,10 @@
 
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{Ordering, fence};
 
 use virtio_queue::{QueueOwnedT, QueueT};
-use vm_memory::{GuestAddress, GuestMemory, VolatileSlice};
+use vm_memory::{Address, Bytes, GuestAddress, GuestMemory, VolatileSlice};
 use vmm_sys_util::eventfd::EventFd;
 
 use crate::events::{Flags, Registrar, Watch};
@@ -17,6 +18,8 @@ pub struct Queue {
     memory: Arc<Memory>,
     kick: Arc<EventFd>,
     interrupt: Interrupt,
+    /// Completed since the driver was told last.
+    completed: u16,
 }
 
 /// One request: a chain of descriptors, checked as a whole. Its memory is the guest's and may change at any time: read
@@ -52,6 +55,7 @@ impl Queue {
             memory,
             kick,
             interrupt,
+            completed: 0,
         }
     }
 
@@ -172,9 +176,39 @@ impl Queue {
     /// # Errors
     /// [`Broken`] when the device's ring is not in the guest's memory.
     pub fn complete(&mut self, head: u16, written: u32) -> Result<(), Broken> {
+        self.complete_all(&[(head, written)])
+    }
+
+    /// Gives requests back that belong together, each with the number of bytes that were written into it: the driver
+    /// sees all of them or none (a packet in several buffers, 5.1.6.4).
+    ///
+    /// # Errors
+    /// [`Broken`] when the device's ring is not in the guest's memory.
+    pub fn complete_all(&mut self, requests: &[(u16, u32)]) -> Result<(), Broken> {
+        let failed = |_| Broken("the device's ring is not valid");
+        let Some((&(head, written), before)) = requests.split_last() else {
+            return Ok(());
+        };
+        let mut next = self.ring.next_used();
+        for &(head, written) in before {
+            // Behind `flags` and `idx`; the index is told with the last one.
+            let offset = 4 + u64::from(next % self.ring.size()) * 8;
+            let address = GuestAddress(self.ring.used_ring())
+                .checked_add(offset)
+                .ok_or(Broken("the device's ring is not valid"))?;
+            let entry = u64::from(head) | u64::from(written) << 32;
+            self.memory
+                .write_obj(entry.to_le(), address)
+                .map_err(failed)?;
+            next = next.wrapping_add(1);
+        }
+        self.ring.set_next_used(next);
         self.ring
             .add_used(&*self.memory, head, written)
-            .map_err(|_| Broken("the device's ring is not valid"))
+            .map_err(|_| Broken("the device's ring is not valid"))?;
+        let count = u16::try_from(requests.len()).unwrap_or(u16::MAX);
+        self.completed = self.completed.saturating_add(count);
+        Ok(())
     }
 
     /// Interrupts the driver if it wants to know of what was completed.
@@ -182,14 +216,35 @@ impl Queue {
     /// # Errors
     /// [`Broken`] when the rings are not in the guest's memory.
     pub fn notify(&mut self) -> Result<(), Broken> {
-        let wanted = self
-            .ring
-            .needs_notification(&*self.memory)
-            .map_err(|_| Broken("the driver's ring is not valid"))?;
-        if wanted {
+        let completed = std::mem::take(&mut self.completed);
+        if completed > 0 && self.driver_waits(completed)? {
             self.interrupt.used_buffer();
         }
         Ok(())
+    }
+
+    /// Whether what was completed last is what the driver waits for (2.7.7). Counted here and not by the ring, which
+    /// does not know of requests that were given back together.
+    fn driver_waits(&self, completed: u16) -> Result<bool, Broken> {
+        // The driver writes its wish, then looks at the used index; here it is the other way round.
+        fence(Ordering::SeqCst);
+        let (offset, event_idx) = if self.ring.event_idx_enabled() {
+            (4 + u64::from(self.ring.size()) * 2, true)
+        } else {
+            (0, false)
+        };
+        let wish: u16 = GuestAddress(self.ring.avail_ring())
+            .checked_add(offset)
+            .and_then(|address| self.memory.load(address, Ordering::Relaxed).ok())
+            .map(u16::from_le)
+            .ok_or(Broken("the driver's ring is not valid"))?;
+        if event_idx {
+            let since = self.ring.next_used().wrapping_sub(wish).wrapping_sub(1);
+            Ok(since < completed)
+        } else {
+            // `VIRTQ_AVAIL_F_NO_INTERRUPT`.
+            Ok(wish & 1 == 0)
+        }
     }
 
     /// Asks for no kicks: whoever looks at the queue anyway saves the guest an exit for each.

@@ -284,6 +284,14 @@ impl Driver {
             .expect("memory");
     }
 
+    /// Asks the device for interrupts or for none (`VIRTQ_AVAIL_F_NO_INTERRUPT`, without `EVENT_IDX`).
+    pub fn set_interrupts(&self, queue: usize, wanted: bool) {
+        let ring = GuestAddress(Ring::addresses(queue)[1]);
+        self.memory
+            .store(u16::from(!wanted).to_le(), ring, Ordering::SeqCst)
+            .expect("memory");
+    }
+
     /// Kicks the device.
     pub fn kick(&self, queue: usize) {
         self.write(0x50, queue as u32);

@@ -11,6 +11,8 @@ const INDIRECT: u64 = 1 << 28;
 #[derive(Default)]
 struct Echo {
     active: Option<(Activation, Queue, Watch)>,
+    /// So many requests are given back together.
+    together: usize,
 }
 
 impl Device for Echo {
@@ -37,12 +39,17 @@ impl Device for Echo {
         assert_eq!(token, 0);
         let (activation, queue, _) = self.active.as_mut().expect("active");
         queue.kicked();
+        let mut done = Vec::new();
         while let Some(chain) = queue.pop(&activation.memory)? {
             let mut bytes = vec![0; 1 << 16];
             let read = copy_from(&chain.readable, &mut bytes);
             let written = copy_to(&chain.writable, &bytes[..read]);
-            queue.complete(chain.head(), written as u32)?;
+            done.push((chain.head(), written as u32));
+            if done.len() >= self.together {
+                queue.complete_all(&std::mem::take(&mut done))?;
+            }
         }
+        queue.complete_all(&done)?;
         queue.notify()
     }
 
@@ -67,6 +74,43 @@ fn requests_come_back_in_order_and_the_driver_is_told() {
         driver.expect_interrupt();
     }
     assert_eq!(driver.read(0x60) & 1, 1);
+}
+
+#[test]
+fn requests_that_are_given_back_together_are_told_of_once() {
+    for features in [0, EVENT_IDX] {
+        let device = Echo {
+            together: 3,
+            ..Echo::default()
+        };
+        let mut driver = Driver::start(Box::new(device), features);
+        // Seven do not divide the ring: the three go over its end, too.
+        for round in 0..50_u8 {
+            let heads: Vec<u16> = (0..7)
+                .map(|number| driver.add(0, &[&[round, number]], &[2]))
+                .collect();
+            driver.kick(0);
+            // First the interrupt: a driver that has seen the requests by itself does not wait for one.
+            driver.expect_interrupt();
+            for (number, head) in (0..).zip(heads) {
+                assert_eq!(driver.expect_used(0), (head, 2, vec![round, number]));
+            }
+            assert!(!driver.interrupted());
+        }
+    }
+}
+
+#[test]
+fn a_driver_that_wants_no_interrupts_gets_none() {
+    let mut driver = Driver::start(Box::<Echo>::default(), 0);
+    driver.set_interrupts(0, false);
+    for _ in 0..10 {
+        driver.request(0, &[b"quiet"], &[5]);
+    }
+    driver.set_interrupts(0, true);
+    driver.request(0, &[b"loud"], &[4]);
+    driver.expect_interrupt();
+    assert!(!driver.interrupted());
 }
 
 #[test]
