@@ -289,6 +289,24 @@ impl Driver {
         self.write(0x50, queue as u32);
     }
 
+    /// Whether the device wants a kick for the next request (2.7.10): a driver that honours it hangs at a device that
+    /// forgets to ask.
+    #[must_use]
+    pub fn is_asked_to_kick(&self, queue: usize) -> bool {
+        let ring = GuestAddress(Ring::addresses(queue)[2]);
+        let state = &self.queues[queue];
+        let load = |offset: u64| {
+            let address = ring.unchecked_add(offset);
+            let value: u16 = self.memory.load(address, Ordering::SeqCst).expect("memory");
+            u16::from_le(value)
+        };
+        if self.features & 1 << 29 == 0 {
+            load(0) & 1 == 0
+        } else {
+            load(4 + u64::from(state.size) * 8) == state.added
+        }
+    }
+
     /// A request that the device has given back: its head, how many bytes the device says it has written, and the
     /// contents of all that it might have written.
     pub fn used(&mut self, queue: usize) -> Option<(u16, u32, Vec<u8>)> {
