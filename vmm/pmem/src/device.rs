@@ -143,6 +143,10 @@ impl Device for Pmem {
         queue.kicked();
         for _ in 0..queue.size() {
             let Some(chain) = queue.pop(memory)? else {
+                // What came in the meantime was not kicked for.
+                if queue.listen()? {
+                    continue;
+                }
                 return queue.notify();
             };
             let written = self.statistics.answer(&chain);
@@ -161,7 +165,7 @@ impl Device for Pmem {
 mod tests {
     use super::*;
     use proptest::prelude::*;
-    use vmm_virtio::testing::Driver;
+    use vmm_virtio::testing::{Driver, wait};
 
     fn driver() -> (Driver, Statistics) {
         let device = Pmem::new(0x1_4000_0000, 0x20_0000);
@@ -214,6 +218,20 @@ mod tests {
             }
         }
         assert_eq!(statistics.flushes(), 320);
+    }
+
+    #[test]
+    fn the_driver_is_asked_to_kick_again() {
+        for features in [0, FEATURES] {
+            let (mut driver, _) = driver();
+            driver.negotiate(features);
+            driver.set_up(64);
+            driver.write(0x70, 15);
+            for _ in 0..100 {
+                assert_eq!(driver.request(0, &[&[0; 4]], &[4]).1, [0; 4]);
+                wait("a wish", || driver.is_asked_to_kick(0).then_some(()));
+            }
+        }
     }
 
     #[test]
