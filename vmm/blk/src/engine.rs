@@ -65,14 +65,14 @@ pub(crate) struct Job {
 
 /// What has become of it: how many bytes were moved.
 pub(crate) struct Done {
-    pub(crate) job: Job,
+    pub(crate) job: Box<Job>,
     pub(crate) result: io::Result<u64>,
 }
 
 /// Does jobs, in any order.
 pub(crate) trait Work: Send {
     /// Takes a job, to be begun by [`submit`](Self::submit). It comes back when [`IN_FLIGHT`] are on their way.
-    fn push(&mut self, job: Job) -> Result<(), Box<Job>>;
+    fn push(&mut self, job: Box<Job>) -> Result<(), Box<Job>>;
 
     /// Whether there is room for another.
     fn room(&self) -> bool;

@@ -23,8 +23,8 @@
 //! No request may touch the guest's memory after a reset. Requests that the host has not begun are cancelled; those that
 //! it has begun are waited for, without a limit of our own, because nothing can take a page back from a disk that is
 //! writing to it. There are at most [`IN_FLIGHT`], so it takes what the host's storage takes for these, and if that hangs
-//! (a network file system without its server), the virtual CPU that has reset the device hangs as well. The other
-//! devices and the event loop go on.
+//! (a network file system without its server), the virtual CPU that has reset the device hangs as well. The event loop
+//! and the other devices go on, unless the loop had just been told of this disk and waits for its turn.
 //!
 //! # Threads
 //! `io_uring` starts kernel threads for what can't be done without waiting: flushes, discards, buffered writes of some

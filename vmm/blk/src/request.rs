@@ -84,7 +84,7 @@ pub(crate) enum Kind {
 
 /// What to do about a request.
 pub(crate) enum Parsed {
-    Job(Job),
+    Job(Box<Job>),
     Answer(Request, Code),
 }
 
@@ -147,13 +147,13 @@ pub(crate) fn parse(
     };
     Ok(match task {
         Err(code) => Parsed::Answer(request, code),
-        Ok(task) => Parsed::Job(Job {
+        Ok(task) => Parsed::Job(Box::new(Job {
             action: task.action,
             offset: task.offset,
             length: request.bytes,
             buffers: task.buffers,
             request,
-        }),
+        })),
     })
 }
 

@@ -34,7 +34,7 @@ const LARGE: u64 = 2 << 20;
 
 pub(crate) struct Ring {
     ring: IoUring,
-    jobs: Vec<Option<Job>>,
+    jobs: Vec<Option<Box<Job>>>,
     free: Vec<u16>,
     event: EventFd,
 }
@@ -115,9 +115,9 @@ fn entry(job: &Job) -> Entry {
 }
 
 impl Work for Ring {
-    fn push(&mut self, job: Job) -> Result<(), Box<Job>> {
+    fn push(&mut self, job: Box<Job>) -> Result<(), Box<Job>> {
         let Some(slot) = self.free.pop() else {
-            return Err(Box::new(job));
+            return Err(job);
         };
         let entry = entry(&job).user_data(u64::from(slot));
         // From here on the job does not change; its vectors, which the entry points to, don't move with it.
@@ -127,10 +127,7 @@ impl Work for Ring {
         }
         // The kernel has not taken what was pushed before.
         self.free.push(slot);
-        match self.jobs[usize::from(slot)].take() {
-            Some(job) => Err(Box::new(job)),
-            None => Ok(()),
-        }
+        self.jobs[usize::from(slot)].take().map_or(Ok(()), Err)
     }
 
     fn room(&self) -> bool {

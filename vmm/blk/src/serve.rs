@@ -190,9 +190,11 @@ impl Active {
     ) -> Result<(), Broken> {
         match token {
             COMPLETIONS => {
-                // Also if there is nothing: it may have been taken before the event was ready.
-                let _ = storage.work.event().read();
                 storage.work.submit();
+                // What was done may have been taken before the event was ready.
+                if !self.settle(storage)? {
+                    let _ = storage.work.event().read();
+                }
             }
             LIMITER => {
                 if let Some(limiter) = &mut storage.limiter {
@@ -221,13 +223,15 @@ impl Active {
         Ok(())
     }
 
-    /// Answers what is done, and sees to what is not done yet.
-    fn settle(&mut self, storage: &mut Storage) -> Result<(), Broken> {
+    /// Answers what is done, and sees to what is not done yet. Whether there was something.
+    fn settle(&mut self, storage: &mut Storage) -> Result<bool, Broken> {
+        let mut some = false;
         loop {
             storage.work.reap(&mut self.done);
             if self.done.is_empty() {
-                return Ok(());
+                return Ok(some);
             }
+            some = true;
             for Done { mut job, result } in self.done.drain(..) {
                 let Some(code) = job.next(result, storage) else {
                     let Err(job) = storage.work.push(job) else {

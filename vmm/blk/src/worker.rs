@@ -31,7 +31,7 @@ struct Shared {
 
 #[derive(Default)]
 struct State {
-    todo: VecDeque<Job>,
+    todo: VecDeque<Box<Job>>,
     done: Vec<Done>,
     busy: bool,
     quit: bool,
@@ -113,9 +113,9 @@ fn perform(file: &OwnedFd, job: &Job) -> io::Result<u64> {
 }
 
 impl Work for Worker {
-    fn push(&mut self, job: Job) -> Result<(), Box<Job>> {
+    fn push(&mut self, job: Box<Job>) -> Result<(), Box<Job>> {
         if !self.room() {
-            return Err(Box::new(job));
+            return Err(job);
         }
         self.in_flight += 1;
         self.shared.lock().todo.push_back(job);

@@ -48,17 +48,23 @@ struct Counters {
     errors: AtomicU64,
 }
 
-impl Statistics {
-    /// How many flushes the driver asked for.
-    #[must_use]
-    pub fn flushes(&self) -> u64 {
-        self.0.flushes.load(Ordering::Relaxed)
-    }
+/// The numbers at one moment.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Flushes that the driver asked for.
+    pub flushes: u64,
+    /// Requests that were none.
+    pub errors: u64,
+}
 
-    /// How many requests were none.
+impl Statistics {
+    /// The numbers now.
     #[must_use]
-    pub fn errors(&self) -> u64 {
-        self.0.errors.load(Ordering::Relaxed)
+    pub fn read(&self) -> Counts {
+        Counts {
+            flushes: self.0.flushes.load(Ordering::Relaxed),
+            errors: self.0.errors.load(Ordering::Relaxed),
+        }
     }
 }
 
@@ -193,7 +199,7 @@ mod tests {
             driver.request(0, &[&flush[..1], &flush[1..]], &[1, 3]),
             (4, vec![0; 4])
         );
-        assert_eq!(statistics.flushes(), 2);
+        assert_eq!(statistics.read().flushes, 2);
         let bad: [&[u8]; 3] = [&[1, 0, 0, 0], &[0, 0, 0], &[0xff; 64]];
         for request in bad {
             assert_eq!(driver.request(0, &[request], &[4]), (4, vec![1, 0, 0, 0]));
@@ -202,7 +208,7 @@ mod tests {
         assert_eq!(driver.request(0, &[], &[4]), (4, vec![1, 0, 0, 0]));
         assert_eq!(driver.request(0, &[&flush], &[3]).0, 0);
         assert_eq!(driver.request(0, &[&flush], &[]).0, 0);
-        assert_eq!(statistics.errors(), 4);
+        assert_eq!(statistics.read().errors, 4);
     }
 
     #[test]
@@ -217,7 +223,7 @@ mod tests {
                 assert_eq!(driver.expect_used(0).2, [0; 4]);
             }
         }
-        assert_eq!(statistics.flushes(), 320);
+        assert_eq!(statistics.read().flushes, 320);
     }
 
     #[test]

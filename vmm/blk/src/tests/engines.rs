@@ -41,15 +41,16 @@ fn works(file: &Arc<OwnedFd>) -> Vec<Box<dyn Work>> {
 }
 
 /// Reads into the memory's address.
-pub(crate) fn job(memory: &Arc<vmm_virtio::Memory>, address: u64, length: usize) -> Job {
+pub(crate) fn job(memory: &Arc<vmm_virtio::Memory>, address: u64, length: usize) -> Box<Job> {
     let slice = |address, length| {
         memory
             .get_slice(GuestAddress(address), length)
             .expect("memory")
     };
-    Job {
+    Box::new(Job {
         action: Action::Read,
-        offset: 0,
+        // Where the file's position is: a pipe has no other.
+        offset: u64::MAX,
         length: length as u64,
         buffers: Buffers::of(memory, &[slice(address, length)]).expect("buffers"),
         request: Request {
@@ -63,7 +64,7 @@ pub(crate) fn job(memory: &Arc<vmm_virtio::Memory>, address: u64, length: usize)
             sync_after: false,
             attempts: 0,
         },
-    }
+    })
 }
 
 /// Nothing comes out of the pipe until something is put in: the reads are on their way as long as we like. Those that
@@ -115,10 +116,8 @@ fn a_stopped_engine_touches_nothing_any_more() {
         let read: u8 = memory.read_obj(GuestAddress(1000)).expect("memory");
         assert!([7, 8].contains(&read));
         // And is stopped by being dropped, with one more on its way.
-        let mut rest = BTreeMap::new();
         for round in 0..100_u64 {
             assert!(work.push(job(&memory, 2000 + round, 1)).is_ok());
-            rest.insert(round, ());
         }
         work.submit();
         let dropping = std::thread::spawn(move || drop(work));

@@ -298,6 +298,7 @@ fn a_read_that_ends_early_is_an_error() {
         (&[511], None),
     ] {
         let mut job = engines::job(&memory, 4096, 512);
+        job.offset = 0;
         let mut last = None;
         for &moved in moves {
             last = job.go_on(moved);
