@@ -48,17 +48,23 @@ struct Counters {
     errors: AtomicU64,
 }
 
-impl Statistics {
-    /// How many flushes the driver asked for.
-    #[must_use]
-    pub fn flushes(&self) -> u64 {
-        self.0.flushes.load(Ordering::Relaxed)
-    }
+/// The numbers at one moment.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Flushes that the driver asked for.
+    pub flushes: u64,
+    /// Requests that were none.
+    pub errors: u64,
+}
 
-    /// How many requests were none.
+impl Statistics {
+    /// The numbers now.
     #[must_use]
-    pub fn errors(&self) -> u64 {
-        self.0.errors.load(Ordering::Relaxed)
+    pub fn read(&self) -> Counts {
+        Counts {
+            flushes: self.0.flushes.load(Ordering::Relaxed),
+            errors: self.0.errors.load(Ordering::Relaxed),
+        }
     }
 }
 
@@ -143,6 +149,10 @@ impl Device for Pmem {
         queue.kicked();
         for _ in 0..queue.size() {
             let Some(chain) = queue.pop(memory)? else {
+                // What came in the meantime was not kicked for.
+                if queue.listen()? {
+                    continue;
+                }
                 return queue.notify();
             };
             let written = self.statistics.answer(&chain);
@@ -161,7 +171,7 @@ impl Device for Pmem {
 mod tests {
     use super::*;
     use proptest::prelude::*;
-    use vmm_virtio::testing::Driver;
+    use vmm_virtio::testing::{Driver, wait};
 
     fn driver() -> (Driver, Statistics) {
         let device = Pmem::new(0x1_4000_0000, 0x20_0000);
@@ -189,7 +199,7 @@ mod tests {
             driver.request(0, &[&flush[..1], &flush[1..]], &[1, 3]),
             (4, vec![0; 4])
         );
-        assert_eq!(statistics.flushes(), 2);
+        assert_eq!(statistics.read().flushes, 2);
         let bad: [&[u8]; 3] = [&[1, 0, 0, 0], &[0, 0, 0], &[0xff; 64]];
         for request in bad {
             assert_eq!(driver.request(0, &[request], &[4]), (4, vec![1, 0, 0, 0]));
@@ -198,7 +208,7 @@ mod tests {
         assert_eq!(driver.request(0, &[], &[4]), (4, vec![1, 0, 0, 0]));
         assert_eq!(driver.request(0, &[&flush], &[3]).0, 0);
         assert_eq!(driver.request(0, &[&flush], &[]).0, 0);
-        assert_eq!(statistics.errors(), 4);
+        assert_eq!(statistics.read().errors, 4);
     }
 
     #[test]
@@ -213,7 +223,21 @@ mod tests {
                 assert_eq!(driver.expect_used(0).2, [0; 4]);
             }
         }
-        assert_eq!(statistics.flushes(), 320);
+        assert_eq!(statistics.read().flushes, 320);
+    }
+
+    #[test]
+    fn the_driver_is_asked_to_kick_again() {
+        for features in [0, FEATURES] {
+            let (mut driver, _) = driver();
+            driver.negotiate(features);
+            driver.set_up(64);
+            driver.write(0x70, 15);
+            for _ in 0..100 {
+                assert_eq!(driver.request(0, &[&[0; 4]], &[4]).1, [0; 4]);
+                wait("a wish", || driver.is_asked_to_kick(0).then_some(()));
+            }
+        }
     }
 
     #[test]

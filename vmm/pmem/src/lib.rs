@@ -26,5 +26,5 @@
 mod device;
 mod image;
 
-pub use device::{Pmem, Statistics};
+pub use device::{Counts, Pmem, Statistics};
 pub use image::{ALIGNMENT, Image, MapError};

@@ -1,0 +1,136 @@
+//! What both engines have alike.
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+
+use vmm_virtio::EventFd;
+
+use crate::buffers::Buffers;
+use crate::request::Request;
+use crate::ring::Ring;
+use crate::worker::Worker;
+
+/// How many requests of one disk are on their way at most.
+pub const IN_FLIGHT: u16 = 256;
+
+/// The ways to the storage.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Engine {
+    /// `io_uring`.
+    Uring,
+    /// A thread of the disk's own that does one thing after the other.
+    Worker,
+}
+
+/// What is to be done with a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Action {
+    Read,
+    /// `durable`: on the medium before it is done.
+    Write {
+        durable: bool,
+    },
+    /// What was written before is on the medium.
+    Sync,
+    /// The contents are not needed any more.
+    Discard,
+    /// Zeros from now on; `unmap`: the file may forget where they are.
+    Zero {
+        unmap: bool,
+    },
+}
+
+impl Action {
+    /// How `fallocate` is told.
+    pub(crate) fn mode(self) -> i32 {
+        let how = match self {
+            Self::Zero { unmap: false } => libc::FALLOC_FL_ZERO_RANGE,
+            _ => libc::FALLOC_FL_PUNCH_HOLE,
+        };
+        how | libc::FALLOC_FL_KEEP_SIZE
+    }
+}
+
+/// Something for an engine to do, and for whom.
+pub(crate) struct Job {
+    pub(crate) action: Action,
+    /// Where in the file.
+    pub(crate) offset: u64,
+    /// How many bytes: of the buffers what is left, or of the file.
+    pub(crate) length: u64,
+    pub(crate) buffers: Buffers,
+    pub(crate) request: Request,
+}
+
+/// What has become of it: how many bytes were moved.
+pub(crate) struct Done {
+    pub(crate) job: Box<Job>,
+    pub(crate) result: io::Result<u64>,
+}
+
+/// Does jobs, in any order.
+pub(crate) trait Work: Send {
+    /// Takes a job, to be begun by [`submit`](Self::submit). It comes back when [`IN_FLIGHT`] are on their way.
+    fn push(&mut self, job: Box<Job>) -> Result<(), Box<Job>>;
+
+    /// Whether there is room for another.
+    fn room(&self) -> bool;
+
+    /// Begins what was pushed.
+    fn submit(&mut self);
+
+    /// Is ready when jobs may be done.
+    fn event(&self) -> &EventFd;
+
+    /// Takes what is done.
+    fn reap(&mut self, done: &mut Vec<Done>);
+
+    /// Forgets all jobs. When it returns, none of their buffers is touched any more. See the crate's head for how long
+    /// that may take.
+    fn stop(&mut self);
+}
+
+/// Makes the engine that is asked for, or else the best that there is.
+pub(crate) fn start(
+    file: &Arc<OwnedFd>,
+    wanted: Option<Engine>,
+) -> io::Result<(Engine, Box<dyn Work>)> {
+    if wanted != Some(Engine::Worker) {
+        match Ring::new(file) {
+            Ok(ring) => return Ok((Engine::Uring, Box::new(ring))),
+            Err(error) if wanted.is_none() && refused(&error) => {
+                tracing::info!(%error, "no io_uring for a disk: a thread serves it");
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Ok((Engine::Worker, Box::new(Worker::new(file)?)))
+}
+
+/// Whether the host has no `io_uring` for us, or one that is too old (before Linux 5.15), rather than being out of
+/// something.
+fn refused(error: &io::Error) -> bool {
+    matches!(
+        error.raw_os_error(),
+        Some(libc::EPERM | libc::EACCES | libc::ENOSYS | libc::EINVAL)
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_refusal_makes_another_engine_do() {
+        for (error, other) in [
+            (libc::EPERM, true),
+            (libc::ENOSYS, true),
+            (libc::EINVAL, true),
+            (libc::ENOMEM, false),
+            (libc::EMFILE, false),
+        ] {
+            assert_eq!(refused(&io::Error::from_raw_os_error(error)), other);
+        }
+    }
+}

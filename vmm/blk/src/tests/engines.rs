@@ -1,0 +1,191 @@
+//! The engines: which there are here, and how they stop.
+
+use std::collections::BTreeMap;
+use std::io::Write;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::time::Duration;
+
+use vm_memory::{Bytes, GuestAddress, GuestMemory};
+use vmm_virtio::testing::Driver;
+
+use super::{disk, file, options};
+use crate::buffers::{Buffers, StatusByte};
+use crate::engine::{Action, IN_FLIGHT, Job, Work};
+use crate::request::{Kind, Request};
+use crate::ring::Ring;
+use crate::worker::Worker;
+use crate::{Engine, Options};
+
+/// A ring, where this machine lets us have one.
+pub(crate) fn ring(file: &Arc<OwnedFd>) -> Option<Ring> {
+    match Ring::new(file) {
+        Ok(ring) => Some(ring),
+        Err(error) => {
+            eprintln!("skipped: no io_uring here: {error}");
+            None
+        }
+    }
+}
+
+/// The engines that can be had here.
+pub(crate) fn all() -> Vec<Engine> {
+    let ring = ring(&Arc::new(file(1).into())).map(|_| Engine::Uring);
+    ring.into_iter().chain([Engine::Worker]).collect()
+}
+
+fn works(file: &Arc<OwnedFd>) -> Vec<Box<dyn Work>> {
+    let ring = ring(file).map(|ring| -> Box<dyn Work> { Box::new(ring) });
+    let worker: Box<dyn Work> = Box::new(Worker::new(file).expect("a worker"));
+    ring.into_iter().chain([worker]).collect()
+}
+
+/// Reads into the memory's address.
+pub(crate) fn job(memory: &Arc<vmm_virtio::Memory>, address: u64, length: usize) -> Box<Job> {
+    let slice = |address, length| {
+        memory
+            .get_slice(GuestAddress(address), length)
+            .expect("memory")
+    };
+    Box::new(Job {
+        action: Action::Read,
+        // Where the file's position is: a pipe has no other.
+        offset: u64::MAX,
+        length: length as u64,
+        buffers: Buffers::of(memory, &[slice(address, length)]).expect("buffers"),
+        request: Request {
+            queue: 0,
+            head: 0,
+            kind: Kind::Read,
+            bytes: length as u64,
+            status: StatusByte::of(memory, &slice(0, 1)).expect("a status"),
+            success: length as u32 + 1,
+            failure: 0,
+            sync_after: false,
+            attempts: 0,
+        },
+    })
+}
+
+/// Nothing comes out of the pipe until something is put in: the reads are on their way as long as we like. Those that
+/// can be are cancelled, the others are waited for; in the end no byte goes where a read would have put it.
+#[test]
+fn a_stopped_engine_touches_nothing_any_more() {
+    let (reader, mut writer) = std::io::pipe().expect("a pipe");
+    let reader = Arc::new(OwnedFd::from(reader));
+    for mut work in works(&reader) {
+        let memory = Driver::memory();
+        for address in 1..=u64::from(IN_FLIGHT) {
+            assert!(work.room());
+            assert!(work.push(job(&memory, address, 1)).is_ok());
+        }
+        assert!(!work.room());
+        assert!(work.push(job(&memory, 1, 1)).is_err());
+        work.submit();
+        let mut done = Vec::new();
+        work.reap(&mut done);
+        assert!(done.is_empty(), "nothing was to be read");
+        // The worker's one read can't be cancelled.
+        let writing = std::thread::spawn({
+            let mut writer = writer.try_clone().expect("a clone");
+            move || {
+                std::thread::sleep(Duration::from_millis(50));
+                writer.write_all(&[7]).expect("writes");
+            }
+        });
+        work.stop();
+        let after: Vec<u8> = (1..=u64::from(IN_FLIGHT))
+            .map(|address| memory.read_obj(GuestAddress(address)).expect("memory"))
+            .collect();
+        writing.join().expect("writes");
+        writer.write_all(&[8; 64]).expect("writes");
+        std::thread::sleep(Duration::from_millis(50));
+        let later: Vec<u8> = (1..=u64::from(IN_FLIGHT))
+            .map(|address| memory.read_obj(GuestAddress(address)).expect("memory"))
+            .collect();
+        assert_eq!(later, after, "it was touched after the engine had stopped");
+        // What is left in the pipe is for the next read: the engine works again, and has room for all.
+        assert!(work.room());
+        assert!(work.push(job(&memory, 1000, 1)).is_ok());
+        work.submit();
+        vmm_virtio::testing::wait("a read", || {
+            work.reap(&mut done);
+            done.pop()
+                .map(|done| assert_eq!(done.result.expect("reads"), 1))
+        });
+        let read: u8 = memory.read_obj(GuestAddress(1000)).expect("memory");
+        assert!([7, 8].contains(&read));
+        // And is stopped by being dropped, with one more on its way.
+        for round in 0..100_u64 {
+            assert!(work.push(job(&memory, 2000 + round, 1)).is_ok());
+        }
+        work.submit();
+        let dropping = std::thread::spawn(move || drop(work));
+        // For the one that the worker may be in.
+        writer.write_all(&[9; 128]).expect("writes");
+        dropping.join().expect("no panic");
+        drain(&reader);
+    }
+}
+
+/// Takes what is left in the pipe.
+fn drain(reader: &OwnedFd) {
+    let flags = rustix::fs::fcntl_getfl(reader).expect("flags");
+    rustix::fs::fcntl_setfl(reader, flags | rustix::fs::OFlags::NONBLOCK).expect("flags");
+    let mut buffer = [0; 256];
+    while rustix::io::read(reader, &mut buffer).is_ok_and(|count| count > 0) {}
+    rustix::fs::fcntl_setfl(reader, flags).expect("flags");
+}
+
+/// Where `io_uring` is forbidden, as container engines do it, a thread serves the disk, and says so.
+#[test]
+fn without_io_uring_a_thread_does_it() {
+    use seccompiler::{SeccompAction, SeccompFilter};
+    for (errno, falls_back) in [
+        (libc::EPERM, true),
+        (libc::ENOSYS, true),
+        (libc::ENOMEM, false),
+    ] {
+        let forbidden = BTreeMap::from([(libc::SYS_io_uring_setup, Vec::new())]);
+        let filter = SeccompFilter::new(
+            forbidden,
+            SeccompAction::Allow,
+            SeccompAction::Errno(errno.cast_unsigned()),
+            std::env::consts::ARCH.try_into().expect("an architecture"),
+        )
+        .expect("a filter");
+        let program: seccompiler::BpfProgram = filter.try_into().expect("a program");
+        // For that thread only, and those it starts.
+        let confined = std::thread::spawn(move || {
+            seccompiler::apply_filter(&program).expect("a filter");
+            let file = file(1);
+            if falls_back {
+                assert_eq!(disk(&file, Options::default()).engine(), Engine::Worker);
+            }
+            // Who wants no other gets no other.
+            let wanted = if falls_back {
+                Some(Engine::Uring)
+            } else {
+                None
+            };
+            let options = Options {
+                engine: wanted,
+                ..Options::default()
+            };
+            let refused = crate::Disk::new(file.into(), options).map(|disk| disk.engine());
+            assert!(refused.is_err(), "{refused:?}");
+        });
+        confined.join().expect("no panic");
+    }
+}
+
+#[test]
+fn the_best_engine_is_taken() {
+    let file = file(1);
+    let best = disk(&file, Options::default()).engine();
+    assert_eq!(Some(&best), all().first());
+    assert_eq!(
+        disk(&file, options(Engine::Worker)).engine(),
+        Engine::Worker
+    );
+}
