@@ -66,8 +66,8 @@ pub fn copy_to(slices: &[VolatileSlice<'_>], from: &[u8]) -> usize {
     done
 }
 
-fn vectors<'a>(
-    slices: &'a [VolatileSlice<'_>],
+fn vectors(
+    slices: &[VolatileSlice<'_>],
 ) -> io::Result<(
     Vec<libc::iovec>,
     Vec<vm_memory::volatile_memory::PtrGuardMut>,
