@@ -1,13 +1,17 @@
 //! A driver's side, for the tests of devices: it finds a device behind its transport as a guest does, and may as well
 //! misbehave.
 #![expect(clippy::missing_panics_doc, reason = "a failing test panics")]
+#![expect(unsafe_code, reason = "memfd_create by libc")]
+// UNSAFETY: one call that makes a descriptor, which is owned at once.
 
+use std::fs::File;
+use std::os::fd::FromRawFd;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use vm_memory::{Address, Bytes, GuestAddress};
+use vm_memory::{Address, Bytes, FileOffset, GuestAddress};
 
 use crate::{Device, EventLoop, Memory, Transport};
 
@@ -72,10 +76,30 @@ impl Driver {
         Arc::new(Memory::from_ranges(&ranges).expect("memory"))
     }
 
+    /// Memory as the driver has it, with a descriptor for those who map it, too.
+    #[must_use]
+    pub fn shared_memory() -> Arc<Memory> {
+        // SAFETY: the name is a string with an end, and lives on.
+        let fd = unsafe { libc::memfd_create(c"guest".as_ptr(), libc::MFD_CLOEXEC) };
+        assert!(fd >= 0, "no memfd: {}", std::io::Error::last_os_error());
+        // SAFETY: it was made in the line above and nobody else has it.
+        let file = unsafe { File::from_raw_fd(fd) };
+        file.set_len(MEMORY).expect("memory");
+        let file = Some(FileOffset::new(file, 0));
+        let ranges = [(GuestAddress(0), MEMORY as usize, file)];
+        Arc::new(Memory::from_ranges_with_files(ranges).expect("memory"))
+    }
+
     /// Brings a device up with those of these features that it offers, and with all of its queues.
     #[must_use]
     pub fn start(device: Box<dyn Device>, wanted: u64) -> Self {
-        let mut driver = Self::find(device, Self::memory());
+        Self::start_in(device, wanted, Self::memory())
+    }
+
+    /// As [`start`](Self::start), in this memory.
+    #[must_use]
+    pub fn start_in(device: Box<dyn Device>, wanted: u64, memory: Arc<Memory>) -> Self {
+        let mut driver = Self::find(device, memory);
         driver.negotiate(wanted);
         driver.set_up(1024);
         driver.write(0x70, 15);
