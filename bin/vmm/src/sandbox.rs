@@ -7,10 +7,12 @@ use std::thread;
 
 use anyhow::Context;
 use vmm_console::Console;
-use vmm_control::{Create, LINK_PORT, Received, Request, Stats};
+use vmm_control::{Create, Handle, LINK_PORT, Received, Request, Stats};
+use vmm_fs::Fs;
 use vmm_machine::{Backing, Boot, Config, Machine, Outcome};
+use vmm_net::Net;
 use vmm_rng::Rng;
-use vmm_virtio::EventLoop;
+use vmm_virtio::{EventLoop, Rates};
 use vmm_vsock::Vsock;
 
 /// A machine with its devices.
@@ -41,6 +43,29 @@ impl Sandbox {
         let link = received.take(wanted.link)?;
         let vsock = Vsock::new([(LINK_PORT, link)], None).context("the link")?;
         machine.plug(Box::new(vsock))?;
+        if let Some(share) = wanted.share {
+            let setup = vmm_fs::Setup::new(&share.tag);
+            let socket = received.take(share.socket)?;
+            let fs = Fs::connect(&setup, socket, &machine.memory()).context("the file share")?;
+            machine.plug(Box::new(fs))?;
+        }
+        for nic in wanted.nics {
+            let mut take = |handles: Vec<Handle>| {
+                handles
+                    .into_iter()
+                    .map(|handle| received.take(handle))
+                    .collect::<Result<Vec<_>, _>>()
+            };
+            let card = Net::new(vmm_net::Settings {
+                mac: nic.mac,
+                taps: take(nic.queues)?,
+                mtu: None,
+                vhosts: take(nic.vhost)?,
+                receive: Rates::default(),
+                transmit: Rates::default(),
+            });
+            machine.plug(Box::new(card.context("a network card")?))?;
+        }
         let boot = Boot {
             kernel: File::from(received.take(wanted.kernel)?),
             image: Some(File::from(received.take(wanted.image)?)),
