@@ -5,10 +5,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use backend_api::{Accelerator, Backend, Privileges};
-use backend_qemu::probe::{self, Probe};
+use backend_kvm::{KvmBackend, KvmConfig};
+use backend_probe::Probe;
 use backend_qemu::{QemuBackend, QemuConfig};
 
-pub use backend_qemu::probe::ProbeOutcome;
+pub use backend_probe::ProbeOutcome;
 
 use crate::config::{BackendChoice, Config};
 use crate::error::{SandboxError, chain};
@@ -41,61 +42,78 @@ impl fmt::Debug for Choice {
 /// [`SandboxError::NoBackend`] when the configuration wants what this machine does not have.
 pub async fn choose(config: &Config) -> Result<Choice, SandboxError> {
     let refuse = |reason: String| Err(SandboxError::NoBackend(reason));
-    let (accelerator, because) = match config.backend {
-        BackendChoice::QemuKvm => (Accelerator::Kvm, None),
+    let own = || -> Arc<dyn Backend> { Arc::new(own(config)) };
+    let qemu = |accelerator| -> Arc<dyn Backend> { Arc::new(qemu(config, accelerator)) };
+    let (backend, because) = match config.backend {
+        BackendChoice::Kvm => (own(), None),
+        BackendChoice::QemuKvm => (qemu(Accelerator::Kvm), None),
         BackendChoice::QemuTcg => (
-            Accelerator::Emulation,
+            qemu(Accelerator::Emulation),
             Some("the configuration says so".to_owned()),
         ),
         BackendChoice::Auto => match probe_kvm(config).await? {
-            ProbeOutcome::Works { .. } => (Accelerator::Kvm, None),
-            ProbeOutcome::Unusable { reason } => (Accelerator::Emulation, Some(reason.to_string())),
+            ProbeOutcome::Works { .. } => (own(), None),
+            ProbeOutcome::Unusable { reason } => {
+                (qemu(Accelerator::Emulation), Some(reason.to_string()))
+            }
         },
     };
+    let accelerator = backend.capabilities().accelerator;
     if accelerator == Accelerator::Emulation && config.require_hardware {
         return refuse(format!(
             "`require_hardware` is set, and hardware virtualization is not used: {}",
             because.unwrap_or_default()
         ));
     }
-    let backend = QemuBackend::new(QemuConfig {
-        binary: binary(config),
-        accelerator,
-    });
-    Ok(Choice {
-        backend: Arc::new(backend),
-        because,
-    })
+    Ok(Choice { backend, because })
 }
 
-/// What the probe of KVM found.
+/// What the probe of KVM found, with our own VMM or with QEMU, as the configuration says.
 ///
 /// # Errors
 /// When it cannot be tried at all.
 pub async fn probe_kvm(config: &Config) -> Result<ProbeOutcome, SandboxError> {
+    let (backend, program): (Arc<dyn Backend>, _) = if config.backend == BackendChoice::QemuKvm {
+        let backend = qemu(config, Accelerator::Kvm);
+        let program = backend.program()?;
+        (Arc::new(backend), program)
+    } else {
+        let backend = own(config);
+        let program = backend.program()?.to_owned();
+        (Arc::new(backend), program)
+    };
     let probe = Probe {
-        binary: binary(config),
-        accelerator: Accelerator::Kvm,
+        backend,
+        program,
         kernel: config.kernel.clone(),
         initrd: config.initrd.clone(),
         privileges: privileges(config),
-        deadline: probe::DEADLINE,
+        deadline: backend_probe::DEADLINE,
     };
-    probe::cached(&probe, Path::new(PROBE_FILE))
+    backend_probe::cached(&probe, Path::new(PROBE_FILE))
         .await
         .map_err(|error| SandboxError::NoBackend(format!("cannot probe KVM: {}", chain(&error))))
 }
 
-/// The VMM program that is used.
+/// The QEMU program, which is used where our own VMM is not.
 ///
 /// # Errors
 /// When it is not there.
 pub fn program(config: &Config) -> Result<PathBuf, SandboxError> {
-    let backend = QemuBackend::new(QemuConfig {
+    Ok(qemu(config, Accelerator::Emulation).program()?)
+}
+
+fn own(config: &Config) -> KvmBackend {
+    KvmBackend::new(KvmConfig {
+        program: config.vmm.clone(),
+    })
+}
+
+fn qemu(config: &Config, accelerator: Accelerator) -> QemuBackend {
+    QemuBackend::new(QemuConfig {
         binary: binary(config),
-        accelerator: Accelerator::Emulation,
-    });
-    Ok(backend.program()?)
+        accelerator,
+    })
 }
 
 /// A plain name is looked up in PATH by the backend.

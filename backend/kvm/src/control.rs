@@ -4,6 +4,7 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
+use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 use tokio::io::unix::AsyncFd;
 use tokio::sync::Mutex;
@@ -62,6 +63,10 @@ impl Control {
             None,
         )?;
         rustix::io::ioctl_fionbio(&ours, true)?;
+        #[expect(
+            deprecated,
+            reason = "unsound only for types that change their descriptor, which an OwnedFd can't"
+        )]
         let socket = Mutex::new(AsyncFd::new(ours)?);
         Ok((Self { socket }, theirs))
     }
@@ -88,9 +93,7 @@ impl Control {
                 reply => Ok(reply),
             },
             Ok(None) => Err(ControlError::HungUp),
-            Err(ChannelError::Socket(rustix::io::Errno::PIPE | rustix::io::Errno::CONNRESET)) => {
-                Err(ControlError::HungUp)
-            }
+            Err(ChannelError::Socket(Errno::PIPE | Errno::CONNRESET)) => Err(ControlError::HungUp),
             Err(error) => Err(ControlError::Channel(error)),
         }
     }
@@ -108,18 +111,14 @@ async fn retry<T>(
             socket.readable().await
         };
         let mut ready = ready.map_err(|error| {
-            let code = error.raw_os_error().unwrap_or(libc_eio());
-            ChannelError::Socket(rustix::io::Errno::from_raw_os_error(code))
+            let errno = error.raw_os_error().map(Errno::from_raw_os_error);
+            ChannelError::Socket(errno.unwrap_or(Errno::IO))
         })?;
         match call(socket.get_ref().as_fd()) {
-            Err(ChannelError::Socket(rustix::io::Errno::WOULDBLOCK)) => ready.clear_ready(),
+            Err(ChannelError::Socket(Errno::WOULDBLOCK)) => ready.clear_ready(),
             answer => return answer,
         }
     }
-}
-
-fn libc_eio() -> i32 {
-    rustix::io::Errno::IO.raw_os_error()
 }
 
 /// The number of a descriptor on a command line.

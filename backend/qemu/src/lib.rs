@@ -7,7 +7,6 @@
 mod backend;
 mod command;
 mod monitor;
-pub mod probe;
 mod template;
 mod tsc;
 mod vm;

@@ -2,17 +2,27 @@
 
 mod common;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use backend_api::{Accelerator, Privileges};
-use backend_qemu::probe::{Probe, ProbeOutcome, Unusable, cached};
+use backend_probe::{Probe, ProbeOutcome, Unusable, cached};
+use backend_qemu::{QemuBackend, QemuConfig};
+
+fn backend(binary: Option<PathBuf>, accelerator: Accelerator) -> QemuBackend {
+    QemuBackend::new(QemuConfig {
+        binary,
+        accelerator,
+    })
+}
 
 fn probe(accelerator: Accelerator) -> Option<Probe> {
+    let backend = backend(None, accelerator);
     match common::fixture() {
         Ok(fixture) => Some(Probe {
-            binary: None,
-            accelerator,
+            program: backend.program().expect("the fixture has looked"),
+            backend: Arc::new(backend),
             kernel: fixture.kernel,
             initrd: fixture.initrd,
             privileges: fixture.privileges,
@@ -82,14 +92,16 @@ async fn a_vmm_that_aborts_is_quoted() {
         return;
     };
     probe.privileges = Privileges::Inherit;
-    probe.binary = Some(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/programs/aborts"));
+    let program = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/programs/aborts");
+    probe.backend = Arc::new(backend(Some(program.clone()), Accelerator::Emulation));
+    probe.program = program;
     let outcome = probe.run().await.expect("an answer");
     let ProbeOutcome::Unusable { reason } = outcome else {
         panic!("{outcome:?}")
     };
     assert_eq!(
         reason.to_string(),
-        "/dev/kvm opens, but cannot run a guest kernel: QEMU was ended by signal 6: failed to set MSR 0x10a"
+        "/dev/kvm opens, but cannot run a guest kernel: the VMM was ended by signal 6: failed to set MSR 0x10a"
     );
 }
 

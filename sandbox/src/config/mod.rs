@@ -43,8 +43,10 @@ pub enum ConfigError {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum BackendChoice {
-    /// QEMU with KVM when a probe has run guest code on it, else with emulation.
+    /// Our own on KVM when a probe has run guest code on it, else QEMU with emulation.
     Auto,
+    /// Our own on KVM or not at all.
+    Kvm,
     /// QEMU with KVM or not at all.
     QemuKvm,
     /// QEMU with emulation (TCG).
@@ -67,7 +69,7 @@ pub enum TemplateChoice {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
-    /// Virtual machine monitor: `auto`, `qemukvm` or `qemutcg`.
+    /// Virtual machine monitor: `auto`, `kvm`, `qemukvm` or `qemutcg`.
     pub backend: BackendChoice,
     /// Refuse to run under emulation.
     pub require_hardware: bool,
@@ -79,6 +81,8 @@ pub struct Config {
     pub kernel_parameters: Vec<String>,
     /// The QEMU program; a plain name is looked up in PATH.
     pub qemu: PathBuf,
+    /// Our virtual machine monitor's program.
+    pub vmm: PathBuf,
     /// Our file server program.
     pub file_server: PathBuf,
     /// Guest memory in MiB of a sandbox whose containers set no limit.
@@ -133,6 +137,7 @@ impl Config {
             initrd: prefix.join("lib/cofferdam/initramfs.cpio"),
             kernel_parameters: Vec::new(),
             qemu: PathBuf::from(Self::QEMU),
+            vmm: prefix.join("libexec/cofferdam/cofferdam-vmm"),
             file_server: prefix.join("libexec/cofferdam/cofferdam-fs"),
             default_memory_mib: 256,
             memory_overhead_mib: 128,

@@ -84,12 +84,16 @@ fn outcome() -> Outcome {
             };
         }
     };
-    findings.push(qemu(&config));
+    findings.push(file("vmm", "vmm", &config.vmm));
     findings.push(file("guest kernel", "kernel", &config.kernel));
     findings.push(file("guest image", "initrd", &config.initrd));
     findings.push(file("file server", "file_server", &config.file_server));
+    let complete = findings.iter().all(|finding| finding.ok);
+    let (found, works) = kvm(&config, complete);
+    findings.push(found);
+    let own = works && config.backend != BackendChoice::QemuKvm;
+    findings.push(qemu(&config, own));
     let can_boot = findings.iter().all(|finding| finding.ok);
-    findings.push(kvm(&config, can_boot));
     findings.push(overlay());
     findings.push(data(&config));
     findings.push(cgroups());
@@ -177,9 +181,11 @@ fn config_file() -> String {
     }
 }
 
-fn qemu(config: &Config) -> Finding {
+/// Our own monitor does without it.
+fn qemu(config: &Config, own: bool) -> Finding {
     let program = match backend::program(config) {
         Ok(program) => program,
+        Err(_) if own => return fine("qemu", "not installed, and not needed"),
         Err(error) => return bad("qemu", sandbox::chain(&error), INSTALL_QEMU),
     };
     match version(&program) {
@@ -238,17 +244,19 @@ fn file(name: &'static str, key: &str, path: &Path) -> Finding {
     }
 }
 
-/// Emulation does instead, so that this is not bad by itself.
-fn kvm(config: &Config, can_boot: bool) -> Finding {
+/// Emulation does instead, so that this is not bad by itself. And whether it works.
+fn kvm(config: &Config, can_boot: bool) -> (Finding, bool) {
     if config.backend == BackendChoice::QemuTcg {
-        return fine("kvm", "not tried: `backend` is \"qemutcg\"");
+        return (fine("kvm", "not tried: `backend` is \"qemutcg\""), false);
     }
     if !can_boot {
-        return fine("kvm", "not tried: something else is missing");
+        return (fine("kvm", "not tried: something else is missing"), false);
     }
     let probed = block_on(backend::probe_kvm(config));
-    let needed = config.backend == BackendChoice::QemuKvm || config.require_hardware;
-    match probed {
+    let needed = matches!(config.backend, BackendChoice::Kvm | BackendChoice::QemuKvm)
+        || config.require_hardware;
+    let works = matches!(probed, Ok(ProbeOutcome::Works { .. }));
+    let found = match probed {
         Ok(ProbeOutcome::Works { elapsed }) => fine(
             "kvm",
             format!("a guest ran to its end in {} ms", elapsed.as_millis()),
@@ -260,7 +268,8 @@ fn kvm(config: &Config, can_boot: bool) -> Finding {
         ),
         Ok(ProbeOutcome::Unusable { reason }) => fine("kvm", format!("not used: {reason}")),
         Err(error) => bad("kvm", format!("{error:#}"), INSTALL_OURS),
-    }
+    };
+    (found, works)
 }
 
 fn overlay() -> Finding {

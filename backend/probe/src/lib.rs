@@ -1,4 +1,5 @@
-//! Finding out whether KVM works: by running guest code to its end, never by the existence of `/dev/kvm`.
+//! Finding out whether a backend can run guest code here: by running some to its end, never by the existence of
+//! `/dev/kvm`.
 //!
 //! A KVM device can open, create machines and virtual CPUs, and still not run a kernel: nested virtualization that is
 //! half there does that. So the probe boots the real guest kernel and image with the parameter [`PARAMETER`], for which
@@ -8,15 +9,12 @@ mod cache;
 
 use std::fmt;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use backend_api::{
-    Accelerator, Backend, BackendError, Diagnostics, Privileges, Vm, VmConfig, VmExit,
-};
+use backend_api::{Backend, BackendError, Diagnostics, Privileges, Vm, VmConfig, VmExit};
 use serde::{Deserialize, Serialize};
 use tokio::time::timeout;
-
-use crate::{QemuBackend, QemuConfig};
 
 pub use cache::{CacheError, cached};
 
@@ -34,17 +32,17 @@ pub const DEADLINE: Duration = Duration::from_secs(10);
 const MEMORY: u64 = 128 << 20;
 
 /// What is probed.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Probe {
-    /// The QEMU program; looked for in `PATH` when there is none.
-    pub binary: Option<PathBuf>,
-    /// The accelerator to probe.
-    pub accelerator: Accelerator,
+    /// Whose machines.
+    pub backend: Arc<dyn Backend>,
+    /// Its VMM program: another one may do better or worse.
+    pub program: PathBuf,
     /// The guest kernel.
     pub kernel: PathBuf,
     /// The guest image.
     pub initrd: PathBuf,
-    /// Who QEMU runs as.
+    /// Who the VMM runs as.
     pub privileges: Privileges,
     /// How long the whole may take.
     pub deadline: Duration,
@@ -56,7 +54,7 @@ pub struct Probe {
 pub enum ProbeOutcome {
     /// Guest code ran to its end.
     Works {
-        /// From QEMU's start to its exit.
+        /// From the VMM's start to its exit.
         elapsed: Duration,
     },
     /// It did not.
@@ -79,12 +77,12 @@ pub enum Unusable {
         /// The operating system's answer.
         detail: String,
     },
-    /// QEMU could not start a guest.
+    /// The VMM could not start a guest.
     VmmFailed {
         /// What it said.
         detail: String,
     },
-    /// QEMU ended before the guest proved anything.
+    /// The VMM ended before the guest proved anything.
     GuestDidNotRun {
         /// How it ended and what it said.
         detail: String,
@@ -106,7 +104,7 @@ impl fmt::Display for Unusable {
                  machine is a VM without nested virtualization, or the kvm module is not loaded",
             ),
             Self::NoPermission { detail } => write!(f, "/dev/kvm cannot be opened: {detail}"),
-            Self::VmmFailed { detail } => write!(f, "QEMU could not start a guest: {detail}"),
+            Self::VmmFailed { detail } => write!(f, "the VMM could not start a guest: {detail}"),
             Self::GuestDidNotRun { detail } => write!(
                 f,
                 "/dev/kvm opens, but cannot run a guest kernel: {detail}"
@@ -128,13 +126,9 @@ impl Probe {
     /// Boots the guest and waits for the proof, at most for the deadline. Leaves nothing behind.
     ///
     /// # Errors
-    /// When nothing can be said about the accelerator: QEMU, the guest kernel or the guest image are missing or wrong,
+    /// When nothing can be said about the accelerator: the VMM, the guest kernel or the guest image are missing or wrong,
     /// or there is no memory for a guest.
     pub async fn run(&self) -> Result<ProbeOutcome, BackendError> {
-        let backend = QemuBackend::new(QemuConfig {
-            binary: self.binary.clone(),
-            accelerator: self.accelerator,
-        });
         let config = VmConfig {
             name: "probe".to_owned(),
             kernel: self.kernel.clone(),
@@ -148,7 +142,7 @@ impl Probe {
             privileges: self.privileges,
         };
         let unusable = |reason| Ok(ProbeOutcome::Unusable { reason });
-        let mut vm = match backend.create(config).await {
+        let mut vm = match self.backend.create(config).await {
             Ok(vm) => vm,
             Err(BackendError::Accelerator { source, .. }) => {
                 return unusable(match source.kind() {
@@ -168,7 +162,7 @@ impl Probe {
         match exit {
             Ok(Ok(_)) if proved(&said) => Ok(ProbeOutcome::Works { elapsed }),
             Ok(Ok(exit)) => unusable(Unusable::GuestDidNotRun {
-                detail: format!("QEMU {exit}{}", last_words(&said)),
+                detail: format!("the VMM {exit}{}", last_words(&said)),
             }),
             Ok(Err(error)) => unusable(Unusable::VmmFailed {
                 detail: error.to_string(),
@@ -183,7 +177,7 @@ impl Probe {
 
 async fn run_to_end(vm: &mut dyn Vm) -> Result<VmExit, BackendError> {
     match vm.boot().await {
-        // The link stays open: QEMU must end because of the guest alone.
+        // The link stays open: the VMM must end because of the guest alone.
         Ok(_link) => Ok(vm.wait().await),
         // It may well have been the guest code that ended QEMU so soon.
         Err(BackendError::Exited { exit, .. }) => Ok(exit),
@@ -195,7 +189,7 @@ fn proved(said: &Diagnostics) -> bool {
     said.console.lines().any(|line| line.trim() == PROOF)
 }
 
-/// The end of what QEMU said, or else of what the guest said, on one line.
+/// The end of what the VMM said, or else of what the guest said, on one line.
 fn last_words(said: &Diagnostics) -> String {
     let text = if last_line(&said.vmm).is_empty() {
         &said.console

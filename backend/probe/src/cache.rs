@@ -9,8 +9,7 @@ use std::time::{Duration, SystemTime};
 use backend_api::{Accelerator, BackendError};
 use serde::{Deserialize, Serialize};
 
-use super::{Probe, ProbeOutcome, Unusable};
-use crate::{QemuBackend, QemuConfig};
+use crate::{Probe, ProbeOutcome, Unusable};
 
 /// The largest file that is read.
 const LIMIT: u64 = 64 << 10;
@@ -61,7 +60,7 @@ struct Stamp {
 struct Key {
     boot: String,
     emulation: bool,
-    qemu: Stamp,
+    program: Stamp,
     kernel: Stamp,
     initrd: Stamp,
     /// Ownership and mode of the device, which the administrator may change at any time.
@@ -118,10 +117,6 @@ pub async fn cached(probe: &Probe, file: &Path) -> Result<ProbeOutcome, CacheErr
 
 impl Key {
     fn of(probe: &Probe) -> Result<Self, CacheError> {
-        let backend = QemuBackend::new(QemuConfig {
-            binary: probe.binary.clone(),
-            accelerator: probe.accelerator,
-        });
         let boot = Path::new("/proc/sys/kernel/random/boot_id");
         Ok(Self {
             boot: fs::read_to_string(boot)
@@ -131,8 +126,8 @@ impl Key {
                 })?
                 .trim()
                 .to_owned(),
-            emulation: probe.accelerator == Accelerator::Emulation,
-            qemu: Stamp::of("VMM program", &backend.program()?)?,
+            emulation: probe.backend.capabilities().accelerator == Accelerator::Emulation,
+            program: Stamp::of("VMM program", &probe.program)?,
             kernel: Stamp::of("guest kernel", &probe.kernel)?,
             initrd: Stamp::of("guest image", &probe.initrd)?,
             device: fs::metadata("/dev/kvm")
