@@ -1,5 +1,8 @@
 //! Loading what is booted.
 
+#[cfg(test)]
+mod tests;
+
 use std::fs::File;
 use std::io::{Seek, SeekFrom};
 
