@@ -156,10 +156,7 @@ impl Net {
             Some((Pair::Here(receiver, _), mut line)) if queue.is_multiple_of(2) => {
                 receiver.kicked(&mut line)
             }
-            Some((Pair::Here(_, transmitter), mut line)) => {
-                transmitter.kicked(&mut line)?;
-                Ok(Wire::Works)
-            }
+            Some((Pair::Here(_, transmitter), mut line)) => transmitter.kicked(&mut line),
             _ => Ok(Wire::Works),
         }
     }
@@ -167,10 +164,6 @@ impl Net {
     fn tap_ready(&mut self, number: usize, flags: Flags) -> Result<Wire, Broken> {
         match self.pair(number) {
             Some((Pair::Here(receiver, _), mut line)) => receiver.ready(&mut line, flags),
-            Some((Pair::Kernel(carrier), _)) if flags.hung_up() => {
-                carrier.tap_is_gone();
-                Ok(Wire::Gone)
-            }
             _ => Ok(Wire::Works),
         }
     }
@@ -188,16 +181,17 @@ impl Net {
         Ok(wire)
     }
 
-    fn transmit_allowed(&mut self) -> Result<(), Broken> {
+    fn transmit_allowed(&mut self) -> Result<Wire, Broken> {
         if let Some(limit) = &mut self.transmit_limit {
             limit.expired();
         }
+        let mut wire = Wire::Works;
         for number in 0..self.taps.len() {
             if let Some((Pair::Here(_, transmitter), mut line)) = self.pair(number) {
-                transmitter.allowed(&mut line)?;
+                wire = wire.and(transmitter.allowed(&mut line)?);
             }
         }
-        Ok(())
+        Ok(wire)
     }
 
     fn link_changed(&mut self) -> Result<Wire, Broken> {
@@ -238,13 +232,19 @@ impl Net {
         };
         let (pairs, used, events) = (&mut active.pairs, &mut active.used, &active.events);
         let (taps, up) = (&mut self.taps, self.link.is_up());
-        control.serve(&mut self.changes, |count| {
+        let changes = &mut self.changes;
+        control.serve(|count| {
             let count = usize::from(count);
-            if count == 0
-                || pairs
-                    .get(..count)
-                    .is_none_or(|of| of.iter().any(Option::is_none))
-            {
+            if count == *used {
+                return Ok(true);
+            }
+            let possible = pairs.get(..count);
+            if count == 0 || possible.is_none_or(|pairs| pairs.iter().any(Option::is_none)) {
+                return Ok(false);
+            }
+            // Each change has the host wait for all of its CPUs: who does nothing else is refused.
+            if !changes.try_take(0, 1) {
+                changes.expired();
                 return Ok(false);
             }
             for (number, (pair, tap)) in pairs.iter_mut().zip(&mut *taps).enumerate() {
@@ -371,10 +371,7 @@ impl Device for Net {
         let wire = match token {
             LINK => self.link_changed()?,
             RECEIVE_LIMIT => self.receive_allowed()?,
-            TRANSMIT_LIMIT => {
-                self.transmit_allowed()?;
-                Wire::Works
-            }
+            TRANSMIT_LIMIT => self.transmit_allowed()?,
             VHOST.. => {
                 if let Some((Pair::Kernel(carrier), _)) = self.pair((token - VHOST) as usize)
                     && carrier.has_failed()
