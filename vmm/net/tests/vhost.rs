@@ -98,7 +98,9 @@ fn the_kernel_carries_frames_both_ways_and_starts_anew_after_a_reset() {
                 room(driver, RECEIVE, 1);
                 wire.send(&into);
                 let (header, received) = packet(driver, RECEIVE);
-                assert_eq!((&header[10..], received), (&[1, 0][..], into), "{round}");
+                assert_eq!(received, into, "{round}");
+                // Older kernels leave it alone without mergeable buffers, where it says nothing.
+                assert!(features == 0 || header[10..] == [1, 0], "{round}");
             }
             start(driver, features);
         }
