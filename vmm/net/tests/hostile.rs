@@ -226,6 +226,16 @@ fn descriptors() -> impl Strategy<Value = Vec<(u16, Descriptor)>> {
     prop::collection::vec(one, 1..64)
 }
 
+/// Descriptors, heads, packets from the host, contents of memory, features, writes to the configuration.
+type Case = (
+    Vec<(u16, Descriptor)>,
+    Vec<(usize, u16)>,
+    Vec<(usize, u32)>,
+    u32,
+    u64,
+    Vec<(u64, [u8; 4])>,
+);
+
 /// Whatever is in the rings and comes from the host, the card answers or stops, and works again after a reset.
 #[test]
 fn any_rings_and_any_packets() {
@@ -251,11 +261,8 @@ fn any_rings_and_any_packets() {
         failure_persistence: None,
         ..ProptestConfig::default()
     });
-    let run = |(descriptors, heads, packets, contents, features, configuration)| {
-        let (descriptors, heads): (Vec<(u16, Descriptor)>, Vec<(usize, u16)>) =
-            (descriptors, heads);
-        let (packets, configuration): (Vec<(usize, u32)>, Vec<(u64, [u8; 4])>) =
-            (packets, configuration);
+    let run = |case: Case| {
+        let (descriptors, heads, packets, contents, features, configuration) = case;
         start(&mut driver, features);
         vm_memory::Bytes::write_slice(
             &*driver.memory,
