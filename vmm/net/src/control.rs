@@ -2,9 +2,7 @@
 
 use std::sync::Arc;
 
-use vmm_virtio::{
-    Broken, Chain, Memory, Queue, RateLimiter, Registrar, Watch, copy_from, copy_to, total,
-};
+use vmm_virtio::{Broken, Chain, Memory, Queue, Registrar, Watch, copy_from, copy_to, total};
 
 /// `VIRTIO_NET_CTRL_MQ` and `VIRTIO_NET_CTRL_MQ_VQ_PAIRS_SET`.
 const SET_PAIRS: [u8; 2] = [4, 0];
@@ -41,7 +39,6 @@ impl Control {
     /// Takes what the driver asks for. `set_pairs` answers whether so many are used from now on.
     pub(crate) fn serve(
         &mut self,
-        limit: &mut RateLimiter,
         mut set_pairs: impl FnMut(u16) -> Result<bool, Broken>,
     ) -> Result<(), Broken> {
         self.queue.kicked();
@@ -53,12 +50,10 @@ impl Control {
                 }
                 return Ok(());
             };
-            // Each change makes the host wait for all of its CPUs; whoever does nothing else gets an error.
             let done = match pairs(&chain) {
-                Some(count) if limit.try_take(0, 1) => set_pairs(count)?,
-                _ => false,
+                Some(count) => set_pairs(count)?,
+                None => false,
             };
-            limit.expired();
             let written = copy_to(&chain.writable, &[if done { OK } else { ERROR }]);
             // One byte, or none when there is no room.
             let head = chain.head();

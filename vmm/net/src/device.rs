@@ -1,20 +1,16 @@
 //! The device.
 
 use std::num::NonZeroU64;
-use std::os::fd::AsRawFd;
 
-use vmm_virtio::{
-    Activation, Broken, ConfigSpace, Device, Flags, Interrupt, Offer, RateLimiter, Rates,
-    Registrar, Watch,
-};
+use vmm_virtio::{Activation, Broken, ConfigSpace, Device, Flags, Offer, RateLimiter, Rates};
 
 use crate::PAIRS;
+use crate::active::{Active, LINK, RECEIVE_LIMIT, TAP, TRANSMIT_LIMIT, VHOST};
 use crate::config::{self, Settings};
-use crate::control::Control;
 use crate::error::NetError;
-use crate::features::{CTRL_VQ, MQ, STATUS, offered};
+use crate::features::{CTRL_VQ, offered};
 use crate::link::Link;
-use crate::pair::{Pair, Tokens};
+use crate::pair::Pair;
 use crate::receive::{Line, Wire};
 use crate::statistics::Statistics;
 use crate::tap::Tap;
@@ -26,13 +22,6 @@ const KIND: u32 = 1;
 /// The sizes of queues: for packets as other machines have them, and for commands, of which there is one at a time.
 const PACKETS: u16 = 256;
 const COMMANDS: u16 = 16;
-
-/// Tokens of descriptors that are no queue's kick; those of pairs are followed by the pair's number.
-const TAP: u32 = 0x1_0000;
-const VHOST: u32 = 0x2_0000;
-const RECEIVE_LIMIT: u32 = 0x3_0000;
-const TRANSMIT_LIMIT: u32 = 0x3_0001;
-const LINK: u32 = 0x3_0002;
 
 /// How often in a second the driver may change the number of its queues.
 const CHANGES: Option<NonZeroU64> = NonZeroU64::new(10);
@@ -52,18 +41,6 @@ pub struct Net {
     mtu: Option<u16>,
     features: u64,
     statistics: Statistics,
-}
-
-/// Of one driver.
-struct Active {
-    _watches: Vec<Watch>,
-    pairs: Vec<Option<Pair>>,
-    control: Option<(u32, Control)>,
-    /// So many pairs are used.
-    used: usize,
-    status: bool,
-    events: Registrar,
-    interrupt: Interrupt,
 }
 
 impl Net {
@@ -90,7 +67,7 @@ impl Net {
                 return Err(NetError::VhostLimits);
             }
         }
-        let taps = (0..)
+        let mut taps = (0..)
             .zip(settings.taps)
             .map(|(number, fd)| Tap::new(fd, number, count > 1))
             .collect::<Result<Vec<_>, _>>()?;
@@ -98,7 +75,7 @@ impl Net {
             .zip(settings.vhosts)
             .map(|(number, fd)| Vhost::new(fd, number))
             .collect::<Result<Vec<_>, _>>()?;
-        let uso = taps.first().is_some_and(Tap::has_uso);
+        let uso = taps.first_mut().is_some_and(Tap::has_uso);
         let lacking = vhosts.iter().fold(0, |lacks, vhost| lacks | vhost.lacks());
         let limit = |rates: Rates| {
             let limiter = rates.limited().then(|| RateLimiter::new(rates));
@@ -138,9 +115,8 @@ impl Net {
 
     /// A pair that the driver has set up, and what its packets pass. Those of one that is not used are lost.
     fn pair(&mut self, number: usize) -> Option<(&mut Pair, Line<'_>)> {
-        let active = self.active.as_mut()?;
-        let up = self.link.is_up() && number < active.used;
-        let pair = active.pairs.get_mut(number)?.as_mut()?;
+        let (pair, used) = self.active.as_mut()?.pair(number)?;
+        let up = self.link.is_up() && used;
         let line = Line {
             tap: self.taps.get(number)?,
             receive_limit: &mut self.receive_limit,
@@ -156,10 +132,7 @@ impl Net {
             Some((Pair::Here(receiver, _), mut line)) if queue.is_multiple_of(2) => {
                 receiver.kicked(&mut line)
             }
-            Some((Pair::Here(_, transmitter), mut line)) => {
-                transmitter.kicked(&mut line)?;
-                Ok(Wire::Works)
-            }
+            Some((Pair::Here(_, transmitter), mut line)) => transmitter.kicked(&mut line),
             _ => Ok(Wire::Works),
         }
     }
@@ -167,10 +140,6 @@ impl Net {
     fn tap_ready(&mut self, number: usize, flags: Flags) -> Result<Wire, Broken> {
         match self.pair(number) {
             Some((Pair::Here(receiver, _), mut line)) => receiver.ready(&mut line, flags),
-            Some((Pair::Kernel(carrier), _)) if flags.hung_up() => {
-                carrier.tap_is_gone();
-                Ok(Wire::Gone)
-            }
             _ => Ok(Wire::Works),
         }
     }
@@ -188,16 +157,17 @@ impl Net {
         Ok(wire)
     }
 
-    fn transmit_allowed(&mut self) -> Result<(), Broken> {
+    fn transmit_allowed(&mut self) -> Result<Wire, Broken> {
         if let Some(limit) = &mut self.transmit_limit {
             limit.expired();
         }
+        let mut wire = Wire::Works;
         for number in 0..self.taps.len() {
             if let Some((Pair::Here(_, transmitter), mut line)) = self.pair(number) {
-                transmitter.allowed(&mut line)?;
+                wire = wire.and(transmitter.allowed(&mut line)?);
             }
         }
-        Ok(())
+        Ok(wire)
     }
 
     fn link_changed(&mut self) -> Result<Wire, Broken> {
@@ -221,119 +191,17 @@ impl Net {
                 None => {}
             }
         }
-        if let Some(active) = &self.active
-            && active.status
-        {
-            active.interrupt.configuration();
+        if let Some(active) = &self.active {
+            active.status_changed();
         }
         Ok(wire)
     }
 
     fn control(&mut self) -> Result<(), Broken> {
-        let Some(active) = &mut self.active else {
-            return Ok(());
-        };
-        let Some((_, control)) = &mut active.control else {
-            return Ok(());
-        };
-        let (pairs, used, events) = (&mut active.pairs, &mut active.used, &active.events);
-        let (taps, up) = (&mut self.taps, self.link.is_up());
-        control.serve(&mut self.changes, |count| {
-            let count = usize::from(count);
-            if count == 0
-                || pairs
-                    .get(..count)
-                    .is_none_or(|of| of.iter().any(Option::is_none))
-            {
-                return Ok(false);
-            }
-            for (number, (pair, tap)) in pairs.iter_mut().zip(&mut *taps).enumerate() {
-                let Some(pair) = pair else { continue };
-                if (*used..count).contains(&number) {
-                    pair.start(tap, up, events, tokens(number))?;
-                } else if (count..*used).contains(&number) {
-                    pair.stop(tap)?;
-                }
-            }
-            *used = count;
-            Ok(true)
-        })
-    }
-
-    fn start(&mut self, activation: Activation) -> Result<Active, Broken> {
-        let Activation {
-            memory,
-            features,
-            mut queues,
-            events,
-            interrupt,
-        } = activation;
-        let count = if features & MQ == 0 {
-            1
-        } else {
-            self.taps.len()
-        };
-        let mut take = |number: usize| queues.get_mut(number).and_then(Option::take);
-        let mut control = None;
-        if features & CTRL_VQ != 0
-            && let Some(queue) = take(2 * count)
-        {
-            let number = u32::from(queue.number());
-            control = Some((number, Control::new(queue, memory.clone(), &events)?));
+        match &mut self.active {
+            Some(active) => active.control(&mut self.taps, self.link.is_up(), &mut self.changes),
+            None => Ok(()),
         }
-        let mut pairs = Vec::new();
-        for number in 0..count {
-            let pair = match (take(2 * number), take(2 * number + 1)) {
-                (Some(receive), Some(transmit)) => Some(Pair::new(
-                    [receive, transmit],
-                    self.vhosts.get(number),
-                    &memory,
-                    features,
-                    &events,
-                    tokens(number),
-                )?),
-                _ => None,
-            };
-            pairs.push(pair);
-        }
-        let (Some(Some(first)), Some(tap)) = (pairs.first_mut(), self.taps.first_mut()) else {
-            return Err(Broken("a network card has no queues"));
-        };
-        tap.set_features(features)
-            .map_err(|_| Broken("a tap refuses what its driver has accepted"))?;
-        let watch = |fd: &dyn AsRawFd, token: u32| {
-            events
-                .watch(&fd.as_raw_fd(), Flags::READ, token)
-                .map_err(|_| Broken("a network card's timer can't be watched"))
-        };
-        let mut watches = vec![watch(&self.link, LINK)?];
-        for (limit, token) in [
-            (&self.receive_limit, RECEIVE_LIMIT),
-            (&self.transmit_limit, TRANSMIT_LIMIT),
-        ] {
-            if let Some(limit) = limit {
-                watches.push(watch(limit, token)?);
-            }
-        }
-        first.start(tap, self.link.is_up(), &events, tokens(0))?;
-        Ok(Active {
-            _watches: watches,
-            pairs,
-            control,
-            used: 1,
-            status: features & STATUS != 0,
-            events,
-            interrupt,
-        })
-    }
-}
-
-fn tokens(number: usize) -> Tokens {
-    // At most PAIRS.
-    let number = number as u32;
-    Tokens {
-        tap: TAP + number,
-        vhost: VHOST + number,
     }
 }
 
@@ -358,23 +226,36 @@ impl Device for Net {
     }
 
     fn activate(&mut self, activation: Activation) -> Result<(), Broken> {
-        self.active = Some(self.start(activation)?);
+        let features = activation.features;
+        let mut active = Active::new(activation, self.taps.len(), &self.vhosts)?;
+        active.watch(&self.link, LINK)?;
+        for (limit, token) in [
+            (&self.receive_limit, RECEIVE_LIMIT),
+            (&self.transmit_limit, TRANSMIT_LIMIT),
+        ] {
+            if let Some(limit) = limit {
+                active.watch(limit, token)?;
+            }
+        }
+        let tap = self.taps.first_mut();
+        let tap = tap.ok_or(Broken("a network card has no tap"))?;
+        match tap.set_features(features) {
+            Ok(()) => {}
+            Err(error) if error.raw_os_error() == Some(libc::EBADFD) => self.link.lose(),
+            Err(_) => return Err(Broken("a tap refuses what its driver has accepted")),
+        }
+        active.start(tap, self.link.is_up())?;
+        self.active = Some(active);
         Ok(())
     }
 
     fn event(&mut self, token: u32, flags: Flags) -> Result<(), Broken> {
-        let control = self
-            .active
-            .as_ref()
-            .and_then(|active| active.control.as_ref());
-        let is_control = control.is_some_and(|&(number, _)| number == token);
+        let active = self.active.as_ref();
+        let is_control = active.is_some_and(|active| active.is_control(token));
         let wire = match token {
             LINK => self.link_changed()?,
             RECEIVE_LIMIT => self.receive_allowed()?,
-            TRANSMIT_LIMIT => {
-                self.transmit_allowed()?;
-                Wire::Works
-            }
+            TRANSMIT_LIMIT => self.transmit_allowed()?,
             VHOST.. => {
                 if let Some((Pair::Kernel(carrier), _)) = self.pair((token - VHOST) as usize)
                     && carrier.has_failed()
@@ -399,10 +280,16 @@ impl Device for Net {
     fn reset(&mut self) {
         // With vhost-net: this waits until the kernel has let go of the guest's memory.
         self.active = None;
-        for tap in self.taps.iter_mut().skip(1) {
-            // What comes to the others would come to nobody.
-            if let Err(error) = tap.attach(false) {
-                tracing::warn!(%error, "a tap can't be detached");
+        for (number, tap) in self.taps.iter_mut().enumerate() {
+            // What comes to the others would come to nobody; and what has come to the first may be what only the last
+            // driver could take.
+            let done = if number == 0 {
+                tap.set_features(0).and_then(|()| tap.empty())
+            } else {
+                tap.attach(false)
+            };
+            if let Err(error) = done {
+                tracing::debug!(%error, "a tap can't be reset");
             }
         }
     }

@@ -23,6 +23,7 @@
 //! While it runs, a card uses `readv`, `writev`, `epoll_ctl`, `timerfd_settime`, `read` and `write` on events, and the
 //! requests [`IOCTLS`] of taps and of vhost-net.
 
+mod active;
 mod config;
 mod control;
 mod device;

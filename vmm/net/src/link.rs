@@ -40,7 +40,7 @@ impl Link {
         let _ = self.plug.changed.write(1);
     }
 
-    /// Whether there is a link: the plug is in, and the tap exists.
+    /// Whether there is a link: the plug is in, and the tap exists, as far as a packet has shown.
     #[must_use]
     pub fn is_up(&self) -> bool {
         self.plug.up.load(Ordering::Acquire) && !self.plug.gone.load(Ordering::Acquire)

@@ -54,7 +54,7 @@ impl Pair {
         tap.attach(true).map_err(refused)?;
         match self {
             Self::Here(receiver, _) => receiver.start(tap, events, tokens.tap),
-            Self::Kernel(carrier) => carrier.start(tap, up, events, tokens.tap),
+            Self::Kernel(carrier) => carrier.start(tap, up),
         }
     }
 

@@ -23,7 +23,12 @@ pub(crate) struct Tap {
     file: File,
     several: bool,
     attached: bool,
+    /// What it may leave to the driver.
+    offload: u32,
 }
+
+/// So many packets may wait in a tap (`tx_queue_len` is 1000), and a few that come meanwhile.
+const WAITING: usize = 2000;
 
 impl Tap {
     /// Takes one of a tap's queues; `several` says whether there are others. All but the first are detached: no packet
@@ -45,28 +50,45 @@ impl Tap {
             file: fd.into(),
             several,
             attached: true,
+            offload: u32::MAX,
         };
         tap.set(libc::TUNSETVNETHDRSZ, &(HEADER as libc::c_int))
             .map_err(failed("the length of headers"))?;
         if number == 0 {
             tap.set_features(0).map_err(failed("offloads"))?;
         } else {
-            // It may have been detached before.
-            tap.attached = flags & libc::IFF_DETACH_QUEUE == 0;
             tap.attach(false).map_err(failed("the queues"))?;
         }
         Ok(tap)
     }
 
     /// Whether UDP's segmentation can be left to it (Linux 6.2).
-    pub(crate) fn has_uso(&self) -> bool {
-        let uso = libc::TUN_F_CSUM | TAP_USO;
-        self.set(libc::TUNSETOFFLOAD, uso).is_ok() && self.set_features(0).is_ok()
+    pub(crate) fn has_uso(&mut self) -> bool {
+        self.set_offload(libc::TUN_F_CSUM | TAP_USO).is_ok() && self.set_features(0).is_ok()
     }
 
     /// Has the tap leave to the driver what it accepted; of all queues alike.
-    pub(crate) fn set_features(&self, features: u64) -> io::Result<()> {
-        self.set(libc::TUNSETOFFLOAD, tap_offload(features))
+    pub(crate) fn set_features(&mut self, features: u64) -> io::Result<()> {
+        self.set_offload(tap_offload(features))
+    }
+
+    fn set_offload(&mut self, offload: u32) -> io::Result<()> {
+        // It is done under a lock that the host's network has one of.
+        if self.offload != offload {
+            self.set(libc::TUNSETOFFLOAD, offload)?;
+            self.offload = offload;
+        }
+        Ok(())
+    }
+
+    /// Loses what waits here.
+    pub(crate) fn empty(&self) -> io::Result<()> {
+        for _ in 0..WAITING {
+            if !self.discard()? {
+                break;
+            }
+        }
+        Ok(())
     }
 
     /// Has packets spread to this queue, too, or not any more; what has come here already is lost then.

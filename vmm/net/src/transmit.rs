@@ -16,7 +16,7 @@ use std::sync::Arc;
 
 use vmm_virtio::{Broken, Memory, Queue, Registrar, Watch, total, write_vectored};
 
-use crate::receive::Line;
+use crate::receive::{Line, Wire};
 use crate::statistics::Direction::Transmitted;
 use crate::tap::{HEADER, LONGEST};
 
@@ -49,23 +49,24 @@ impl Transmitter {
     }
 
     /// The driver has kicked.
-    pub(crate) fn kicked(&mut self, line: &mut Line<'_>) -> Result<(), Broken> {
+    pub(crate) fn kicked(&mut self, line: &mut Line<'_>) -> Result<Wire, Broken> {
         self.queue.kicked();
         if self.throttled {
-            return Ok(());
+            return Ok(Wire::Works);
         }
         self.send(line)
     }
 
     /// The limit allows packets again.
-    pub(crate) fn allowed(&mut self, line: &mut Line<'_>) -> Result<(), Broken> {
+    pub(crate) fn allowed(&mut self, line: &mut Line<'_>) -> Result<Wire, Broken> {
         if !std::mem::take(&mut self.throttled) {
-            return Ok(());
+            return Ok(Wire::Works);
         }
         self.send(line)
     }
 
-    fn send(&mut self, line: &mut Line<'_>) -> Result<(), Broken> {
+    fn send(&mut self, line: &mut Line<'_>) -> Result<Wire, Broken> {
+        let mut wire = Wire::Works;
         self.queue.silence()?;
         for _ in 0..BATCH {
             let Some(chain) = self.queue.pop(&self.memory)? else {
@@ -73,13 +74,14 @@ impl Transmitter {
                     self.queue.silence()?;
                     continue;
                 }
-                return self.queue.notify();
+                self.queue.notify()?;
+                return Ok(wire);
             };
             let length = total(&chain.readable);
             let statistics = line.statistics;
             if !(HEADER + 1..=LONGEST).contains(&length) {
                 statistics.error(Transmitted);
-            } else if !line.up {
+            } else if !line.up || wire == Wire::Gone {
                 statistics.dropped(Transmitted);
             } else {
                 let bytes = length - HEADER;
@@ -88,10 +90,16 @@ impl Transmitter {
                 {
                     self.queue.undo_pop();
                     self.throttled = true;
-                    return self.queue.notify();
+                    self.queue.notify()?;
+                    return Ok(wire);
                 }
                 match write_vectored(line.tap.file(), &chain.readable) {
                     Ok(_) => statistics.passed(Transmitted, bytes),
+                    Err(error) if error.raw_os_error() == Some(libc::EBADFD) => {
+                        tracing::warn!(%error, "a tap can't be written any more");
+                        statistics.dropped(Transmitted);
+                        wire = Wire::Gone;
+                    }
                     Err(error) if is_loss(&error) => statistics.dropped(Transmitted),
                     Err(_) => statistics.error(Transmitted),
                 }
@@ -100,7 +108,7 @@ impl Transmitter {
         }
         self.queue.notify()?;
         self.queue.again();
-        Ok(())
+        Ok(wire)
     }
 }
 

@@ -1,7 +1,8 @@
 //! Packets carried by the kernel: vhost-net (Linux, `linux/vhost.h`).
 //!
 //! The kernel is told where the guest's memory and the rings are, gets the events by which driver and device call each
-//! other, and takes packets from the tap and to it by itself. This process sees no packet. Each pair of queues has an
+//! other, and takes packets from the tap and to it by itself. This process sees no packet, and does not notice when the tap
+//! is removed. Each pair of queues has an
 //! own descriptor of `/dev/vhost-net`, and by that a thread of its own (one of this process, from Linux 6.4 on).
 #![expect(
     unsafe_code,
@@ -88,7 +89,7 @@ impl Vhost {
             .map_err(|error| failed(io::Error::other(error)))?;
         let watch = events.watch(&error, Flags::READ, token).map_err(failed)?;
         Ok(Carrier {
-            tap: None,
+            started: false,
             _watch: watch,
             error,
             rings,
@@ -100,7 +101,7 @@ impl Vhost {
 /// A pair of queues that the kernel serves, while it has a tap. Fields are dropped in order: the watch before what it
 /// watches.
 pub(crate) struct Carrier {
-    tap: Option<Watch>,
+    started: bool,
     _watch: Watch,
     error: EventFd,
     rings: Rings,
@@ -109,23 +110,15 @@ pub(crate) struct Carrier {
 
 impl Carrier {
     /// Has packets carried from now on, if there is a link.
-    pub(crate) fn start(
-        &mut self,
-        tap: &Tap,
-        up: bool,
-        events: &Registrar,
-        token: u32,
-    ) -> Result<(), Broken> {
-        // To be told of its end.
-        let watch = events.watch(tap, Flags::NONE, token);
-        self.tap = Some(watch.map_err(|_| Broken("a tap can't be watched"))?);
+    pub(crate) fn start(&mut self, tap: &Tap, up: bool) -> Result<(), Broken> {
+        self.started = true;
         self.set_link(tap, up)
     }
 
     /// Has the kernel carry packets, or let go of the tap and of the guest's memory; when this returns, it has.
     pub(crate) fn set_link(&self, tap: &Tap, up: bool) -> Result<(), Broken> {
         // Also that of a pair that is not started.
-        let tap = (up && self.tap.is_some()).then_some(tap);
+        let tap = (up && self.started).then_some(tap);
         self.rings.set_tap(tap).map_err(|error| {
             tracing::warn!(%error, "vhost-net does not take or leave a tap");
             Broken("vhost-net does not take or leave a tap")
@@ -134,18 +127,13 @@ impl Carrier {
 
     /// Has it let go of them for good.
     pub(crate) fn stop(&mut self, tap: &Tap) -> Result<(), Broken> {
-        self.tap = None;
+        self.started = false;
         self.set_link(tap, false)
     }
 
     /// Whether the kernel has met a ring that it can't follow.
     pub(crate) fn has_failed(&self) -> bool {
         self.error.read().is_ok()
-    }
-
-    /// There is nothing to be told of any more.
-    pub(crate) fn tap_is_gone(&mut self) {
-        self.tap = None;
     }
 }
 

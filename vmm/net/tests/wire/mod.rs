@@ -192,6 +192,8 @@ impl Wire {
                 Some((bytes, frame))
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => None,
+            // One that the tap took, but whose header can't be told to a socket.
+            Err(error) if error.kind() == io::ErrorKind::InvalidInput => Some(Default::default()),
             Err(error) => panic!("{error}"),
         }
     }
