@@ -21,7 +21,7 @@ const KIND: u32 = 2;
 pub struct Disk {
     // Before the storage, whose descriptors it watches.
     active: Option<Active>,
-    storage: Storage,
+    pub(crate) storage: Storage,
     engine: Engine,
     options: Options,
     control: Control,

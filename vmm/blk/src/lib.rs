@@ -28,7 +28,9 @@
 //!
 //! # Threads
 //! `io_uring` starts kernel threads for what can't be done without waiting: flushes, discards, buffered writes of some
-//! filesystems. There are at most two per machine, as the limit is set by every ring; the last stays, asleep. The other
+//! filesystems. There are at most two per machine, as every ring sets the limit. They go after five seconds without
+//! work, but for the last, which the kernel lets look around every five seconds as long as the event loop lives: a
+//! machine that has flushed once is not entirely idle any more. One that only reads never has such a thread. The other
 //! engine has one thread per disk, started by [`Disk::new`]; it inherits its creator's seccomp filter, and calls
 //! `preadv2`, `pwritev2`, `fdatasync`, `fallocate`, `futex` and `write` (to an eventfd). The event loop calls `fstat` and
 //! `io_uring_enter`; so do virtual CPUs at a reset.

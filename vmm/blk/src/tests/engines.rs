@@ -82,6 +82,8 @@ fn a_stopped_engine_touches_nothing_any_more() {
         assert!(!work.room());
         assert!(work.push(job(&memory, 1, 1)).is_err());
         work.submit();
+        // So that the worker is in the middle of its first; if it isn't, this tests less.
+        std::thread::sleep(Duration::from_millis(50));
         let mut done = Vec::new();
         work.reap(&mut done);
         assert!(done.is_empty(), "nothing was to be read");

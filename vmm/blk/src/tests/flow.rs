@@ -1,11 +1,13 @@
 //! Many requests at once, limits, and resets in between.
 
+use std::collections::HashMap;
 use std::num::NonZeroU64;
 use std::os::unix::fs::FileExt;
 use std::time::{Duration, Instant};
 
 use vm_memory::{Bytes, GuestAddress};
 use vmm_virtio::Rates;
+use vmm_virtio::testing::wait;
 
 use super::{
     ALL, FLUSH, IN, IOERR, OK, OUT, Rig, WRITE_ZEROES, engines, file, header, options, segment,
@@ -38,6 +40,85 @@ fn full_queues_are_served() {
         }
         assert_eq!(rig.statistics.read().reads, 3 * 6 * 85);
     }
+}
+
+/// What takes its time fills the engine; the rest waits in the queues, and is not forgotten.
+#[test]
+fn a_full_engine_is_waited_for() {
+    const LENGTH: u32 = 3 << 20;
+    for engine in engines::all() {
+        let mut options = options(engine);
+        options.queues = 5;
+        let file = file(4);
+        file.set_len(u64::from(LENGTH)).expect("grows");
+        let mut rig = Rig::with(file, options, ALL);
+        // All into the same place: what arrives there is of no interest.
+        let room = rig.driver.room(LENGTH);
+        let mut statuses = Vec::new();
+        for queue in 0..5 {
+            for _ in 0..80 {
+                let head = rig.driver.room(17);
+                rig.driver
+                    .memory
+                    .write_slice(&header(IN, 0), GuestAddress(head))
+                    .expect("memory");
+                let pieces = [
+                    (head, 16, false),
+                    (room, LENGTH, true),
+                    (head + 16, 1, true),
+                ];
+                rig.driver.add_at(queue, &pieces);
+                statuses.push(GuestAddress(head + 16));
+            }
+            rig.driver.kick(queue);
+        }
+        wait("the reads", || {
+            (rig.statistics.read().reads == 5 * 80).then_some(())
+        });
+        for status in statuses {
+            let status: u8 = rig.driver.memory.read_obj(status).expect("memory");
+            assert_eq!(status, OK);
+        }
+    }
+}
+
+/// The kernel starts threads for what it can't do at once; of one event loop's, there are never more than two.
+#[test]
+fn the_kernel_starts_few_threads() {
+    if !engines::all().contains(&Engine::Uring) {
+        return;
+    }
+    let mut options = options(Engine::Uring);
+    options.queues = 4;
+    let mut rig = Rig::with(file(256), options, ALL);
+    let mut seen = 0;
+    for round in 0..10 {
+        for queue in 0..4 {
+            for number in 0..20_u64 {
+                let sector = header(OUT, number * 3 + queue as u64);
+                rig.driver.add(queue, &[&sector, &[round; 512]], &[1]);
+                rig.driver.add(queue, &[&header(FLUSH, 0)], &[1]);
+            }
+            rig.driver.kick(queue);
+        }
+        let mut threads = HashMap::new();
+        for task in std::fs::read_dir("/proc/self/task").expect("tasks") {
+            let name = task.expect("a task").path().join("comm");
+            // It may be gone by now.
+            let name = std::fs::read_to_string(name).unwrap_or_default();
+            if name.starts_with("iou-wrk-") {
+                *threads.entry(name).or_insert(0) += 1;
+            }
+        }
+        assert!(threads.values().all(|&count| count <= 2), "{threads:?}");
+        seen += threads.len();
+        for queue in 0..4 {
+            for _ in 0..40 {
+                assert_eq!(rig.driver.expect_used(queue).2, [OK]);
+            }
+        }
+    }
+    assert!(seen > 0, "no thread of the kernel was seen");
 }
 
 /// More than is begun in one turn of the loop.

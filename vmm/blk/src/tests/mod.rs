@@ -3,6 +3,7 @@
 pub(crate) mod engines;
 
 mod bad;
+mod cache;
 mod devices;
 mod flow;
 mod model;

@@ -185,29 +185,6 @@ fn a_read_only_disk_is_not_written() {
     }
 }
 
-/// A driver that doesn't flush, or turns the cache off, has its writes on the medium when they are done. That they are
-/// there can't be seen from here; that they are right can.
-#[test]
-fn without_a_cache_writes_go_through() {
-    for engine in engines::all() {
-        let mut rig = Rig::with(file(64), options(engine), ALL & !feature::FLUSH);
-        assert_eq!(rig.write(1, &[1; 512]), OK);
-        assert_eq!(rig.cover(WRITE_ZEROES, 2, 1, 0), OK);
-        let mut rig = Rig::with(file(64), options(engine), ALL);
-        rig.driver.transport.write(0x100 + 32, &[0]);
-        assert_eq!(rig.driver.config(32, 1), [0]);
-        assert_eq!(rig.write(1, &[1; 512]), OK);
-        assert_eq!(rig.cover(WRITE_ZEROES, 2, 1, 1), OK);
-        assert_eq!(rig.contents(1, 1024), [[1; 512], [0; 512]].concat());
-        // Nothing else can be written there, and the next driver finds it on again.
-        rig.driver.transport.write(0x100, &[9; 8]);
-        rig.driver.transport.write(0x100 + 32, &[9; 4]);
-        rig.driver.negotiate(ALL);
-        assert_eq!(rig.driver.config(0, 8), 64_u64.to_le_bytes());
-        assert_eq!(rig.driver.config(32, 1), [1]);
-    }
-}
-
 #[test]
 fn every_queue_is_served() {
     for engine in engines::all() {
