@@ -20,7 +20,7 @@ use crate::host::Door;
 use crate::packet::{HEADER, behind};
 use crate::state::State;
 use crate::stats::Stats;
-use crate::table::Table;
+use crate::table::{PROGRAMS, Table};
 use crate::{GUEST_CID, QUEUE};
 
 /// `VIRTIO_VSOCK_F_STREAM`, and `VIRTIO_VSOCK_F_NO_IMPLIED_STREAM` is not offered: it would say the same.
@@ -134,7 +134,8 @@ impl Vsock {
     /// listens already: host programs come in there. All these descriptors are made non-blocking.
     ///
     /// # Errors
-    /// When descriptors run out; `InvalidInput` when one port is given twice.
+    /// When descriptors run out; `InvalidInput` when one port is given twice, or is one of those that connections of host
+    /// programs come from: 2³⁰ to 2³¹ − 1.
     pub fn new(
         services: impl IntoIterator<Item = (u32, OwnedFd)>,
         listener: Option<OwnedFd>,
@@ -143,7 +144,7 @@ impl Vsock {
         for (port, service) in services {
             let service = UnixStream::from(service);
             service.set_nonblocking(true)?;
-            if all.insert(port, service).is_some() {
+            if PROGRAMS.contains(&port) || all.insert(port, service).is_some() {
                 return Err(io::ErrorKind::InvalidInput.into());
             }
         }
