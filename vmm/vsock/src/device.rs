@@ -41,14 +41,14 @@ pub(crate) const CONNECTIONS: u32 = 16;
 /// `VIRTIO_VSOCK_EVENT_TRANSPORT_RESET`, the only event (virtio 1.3, 5.10.6.7).
 const RESET_EVENT: [u8; 4] = 0_u32.to_le_bytes();
 
-/// The device.
+/// The device. What is active goes first: its watches before what they watch.
 pub struct Vsock {
+    active: Option<Active>,
     services: Services,
     door: Option<Door>,
     table: Table,
     timer: Timer,
     control: Control,
-    active: Option<Active>,
 }
 
 /// What others may ask of a device that runs. Clones are for the same device.

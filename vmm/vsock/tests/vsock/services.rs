@@ -181,7 +181,9 @@ fn what_a_guest_wrote_before_it_left_arrives() {
             guest.send(&Packet::new(GUEST, HOST, REQUEST));
             guest.expect_end();
         }
-        assert!(rest(&host) == bytes);
+        let got = rest(&host);
+        assert_eq!(got.len(), bytes.len(), "after {last}");
+        assert!(got == bytes);
         if last == SHUTDOWN {
             guest.expect_end();
         }
