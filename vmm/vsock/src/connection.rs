@@ -268,6 +268,8 @@ impl Connection {
             return Verdict::Drop;
         }
         self.state = State::Draining;
+        // A host program that waits for its own bytes to go would never read these.
+        self.guest_shuts(shut::BOTH);
         Verdict::Keep
     }
 

@@ -20,7 +20,7 @@ use crate::host::Door;
 use crate::packet::{HEADER, behind};
 use crate::state::State;
 use crate::stats::Stats;
-use crate::table::Table;
+use crate::table::{PROGRAMS, Table};
 use crate::{GUEST_CID, QUEUE};
 
 /// `VIRTIO_VSOCK_F_STREAM`, and `VIRTIO_VSOCK_F_NO_IMPLIED_STREAM` is not offered: it would say the same.
@@ -41,14 +41,14 @@ pub(crate) const CONNECTIONS: u32 = 16;
 /// `VIRTIO_VSOCK_EVENT_TRANSPORT_RESET`, the only event (virtio 1.3, 5.10.6.7).
 const RESET_EVENT: [u8; 4] = 0_u32.to_le_bytes();
 
-/// The device.
+/// The device. What is active goes first: its watches before what they watch.
 pub struct Vsock {
+    active: Option<Active>,
     services: Services,
     door: Option<Door>,
     table: Table,
     timer: Timer,
     control: Control,
-    active: Option<Active>,
 }
 
 /// What others may ask of a device that runs. Clones are for the same device.
@@ -134,7 +134,8 @@ impl Vsock {
     /// listens already: host programs come in there. All these descriptors are made non-blocking.
     ///
     /// # Errors
-    /// When descriptors run out; `InvalidInput` when one port is given twice.
+    /// When descriptors run out; `InvalidInput` when one port is given twice, or is one of those that connections of host
+    /// programs come from: 2³⁰ to 2³¹ − 1.
     pub fn new(
         services: impl IntoIterator<Item = (u32, OwnedFd)>,
         listener: Option<OwnedFd>,
@@ -143,7 +144,7 @@ impl Vsock {
         for (port, service) in services {
             let service = UnixStream::from(service);
             service.set_nonblocking(true)?;
-            if all.insert(port, service).is_some() {
+            if PROGRAMS.contains(&port) || all.insert(port, service).is_some() {
                 return Err(io::ErrorKind::InvalidInput.into());
             }
         }

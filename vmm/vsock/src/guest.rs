@@ -85,7 +85,10 @@ impl Table {
     }
 
     fn request(&mut self, header: &Header, services: &mut Services, events: &Registrar) {
-        let service = self.vacancy().zip(services.remove(&header.dst_port));
+        // A service that there is no room for now is not used up.
+        let service = self
+            .vacancy()
+            .and_then(|slot| Some((slot, services.remove(&header.dst_port)?)));
         let Some((slot, stream)) = service else {
             self.stats.refuse();
             return self.refuse(header);

@@ -29,9 +29,9 @@ const LONGEST: usize = 18;
 /// The door for host programs.
 #[derive(Debug)]
 pub(crate) struct Door {
-    listener: UnixListener,
     /// Only as long as there is room: the others wait in the socket's own row.
     watch: Option<Watch>,
+    listener: UnixListener,
     /// Until when it stays shut, after a failure.
     shut: Option<Instant>,
 }

@@ -35,8 +35,8 @@
 //! handshake can be late.
 //!
 //! The process must ignore `SIGPIPE`, as Rust's runtime does: a host program may close its end at any time. What the
-//! device calls on descriptors while it runs: `readv`, `writev`, `read`, `write`, `recvfrom`, `accept4`, `ioctl` with
-//! `FIONBIO`, `shutdown`, `epoll_ctl`, `timerfd_settime`, `close`.
+//! device calls while it runs, as `strace` shows it: `readv`, `writev`, `recvfrom` and `sendto` on connections; `accept4`,
+//! `ioctl` with `FIONBIO`, `shutdown`, `close`, `epoll_ctl`, `timerfd_settime`; `read` and `write` on events.
 
 mod backlog;
 mod connection;

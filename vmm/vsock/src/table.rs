@@ -1,6 +1,7 @@
 //! All connections of a device, and what waits to be told to the guest.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::ops::Range;
 use std::time::Instant;
 
 use vm_memory::VolatileSlice;
@@ -12,8 +13,8 @@ use crate::state::{State, Verdict};
 use crate::stats::Stats;
 use crate::{HANDSHAKES, MOST_CONNECTIONS};
 
-/// The first of the ports that the host's connections to the guest come from, and how many there are.
-const FIRST_PORT: u32 = 1 << 30;
+/// The ports that connections of host programs come from.
+pub(crate) const PROGRAMS: Range<u32> = 1 << 30..1 << 31;
 
 /// The guest's packets wait once so many resets do.
 const MOST_RESETS: usize = 256;
@@ -92,7 +93,7 @@ impl Table {
     fn host_port(&mut self, guest_port: u32) -> u32 {
         loop {
             // There are fewer connections than ports, so one is free.
-            let port = FIRST_PORT + self.next_port % FIRST_PORT;
+            let port = PROGRAMS.start + self.next_port % (PROGRAMS.end - PROGRAMS.start);
             self.next_port = self.next_port.wrapping_add(1);
             if !self.ports.contains_key(&(port, guest_port)) {
                 return port;

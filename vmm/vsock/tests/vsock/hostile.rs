@@ -153,7 +153,7 @@ fn descriptors() -> impl Strategy<Value = Vec<(usize, u16, Descriptor)>> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 100, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 60, failure_persistence: None, ..ProptestConfig::default() })]
 
     /// Whatever the guest says, the device goes on.
     #[test]

@@ -2,6 +2,7 @@
 
 use std::io::{Read, Write};
 use std::net::Shutdown;
+use std::os::fd::OwnedFd;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::PathBuf;
 
@@ -15,11 +16,15 @@ struct Door {
 
 impl Door {
     fn new() -> (Self, Guest) {
+        Self::beside(Vec::new())
+    }
+
+    fn beside(services: Vec<(u32, OwnedFd)>) -> (Self, Guest) {
         let door = Self {
             folder: TempDir::new().expect("a folder"),
         };
         let listener = UnixListener::bind(door.path()).expect("binds");
-        (door, Guest::new(Vec::new(), Some(listener.into())))
+        (door, Guest::new(services, Some(listener.into())))
     }
 
     fn path(&self) -> PathBuf {
@@ -137,7 +142,8 @@ fn handshakes_have_a_limit_and_the_others_wait() {
 
 #[test]
 fn a_thousand_connections_and_not_one_more() {
-    let (door, mut guest) = Door::new();
+    let (_service, far) = pair();
+    let (door, mut guest) = Door::beside(vec![(HOST, far)]);
     let mut open = Vec::new();
     for number in 0..MOST_CONNECTIONS as u32 {
         let mut host = door.knock(&format!("CONNECT {number}\n"));
@@ -147,17 +153,26 @@ fn a_thousand_connections_and_not_one_more() {
         assert_eq!(guest.next().1, number.to_le_bytes());
         open.push((host, ours));
     }
+    // Nor one of the guest's; but its service remains.
+    guest.send(&Packet::new(GUEST, HOST, REQUEST));
+    guest.expect(RST);
     let waiting = door.knock("CONNECT 5\n");
     guest.expect_silence();
     for (number, (host, ours)) in open.iter().enumerate() {
         guest.write(*ours, &number.to_le_bytes());
         assert_eq!(exactly(host, 8), number.to_le_bytes());
     }
-    let (_, ours) = open.swap_remove(500);
-    while guest.expect(SHUTDOWN).flags != 3 {}
-    guest.send(&Packet { op: RST, ..ours });
+    let mut leave = |guest: &mut Guest| {
+        let (_, ours) = open.swap_remove(500);
+        while guest.expect(SHUTDOWN).flags != 3 {}
+        guest.send(&Packet { op: RST, ..ours });
+    };
+    leave(&mut guest);
     accept(&mut guest);
     assert!(line(&waiting).starts_with("OK "));
+    leave(&mut guest);
+    guest.send(&Packet::new(GUEST, HOST, REQUEST));
+    guest.expect(RESPONSE);
 }
 
 #[test]

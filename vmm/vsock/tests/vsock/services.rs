@@ -4,6 +4,7 @@ use std::io::Write;
 use std::net::Shutdown;
 
 use super::guest::*;
+use vmm_virtio::testing::wait;
 use vmm_vsock::Vsock;
 
 #[test]
@@ -31,6 +32,32 @@ fn a_guest_talks_to_a_service() {
     );
 }
 
+/// Each kick is an exit of the guest's: buffers for packets are not looked at until they are needed.
+#[test]
+fn kicks_are_asked_for_as_they_are_needed() {
+    let (near, far) = pair();
+    let mut guest = Guest::bare(vec![(HOST, far)], None);
+    for _ in 0..3 {
+        guest.driver.add(0, &[], &[4096]);
+    }
+    guest.send(&Packet::new(GUEST, HOST, REQUEST));
+    wait("the response", || guest.driver.used(0));
+    let (driver, mut host) = (&guest.driver, &near);
+    wait("to be heard", || driver.is_asked_to_kick(1).then_some(()));
+    assert!(!driver.is_asked_to_kick(0));
+    for _ in 0..2 {
+        host.write_all(b"taken").expect("writes");
+        wait("a packet", || guest.driver.used(0));
+    }
+    host.write_all(b"waits").expect("writes");
+    let driver = &guest.driver;
+    wait("to be asked", || driver.is_asked_to_kick(0).then_some(()));
+    guest.driver.add(0, &[], &[4096]);
+    guest.driver.kick(0);
+    let (_, length, bytes) = guest.driver.expect_used(0);
+    assert_eq!(&bytes[44..length as usize], b"waits");
+}
+
 #[test]
 fn a_service_serves_once() {
     let (mut guest, host) = Guest::connected();
@@ -48,6 +75,9 @@ fn a_service_serves_once() {
 fn a_port_has_one_service() {
     let services = [(HOST, pair().1), (HOST, pair().1)];
     assert!(Vsock::new(services, None).is_err());
+    // Host programs come from there.
+    assert!(Vsock::new([(1 << 30, pair().1)], None).is_err());
+    assert!(Vsock::new([((1 << 30) - 1, pair().1), (1 << 31, pair().1)], None).is_ok());
 }
 
 #[test]
@@ -151,11 +181,40 @@ fn what_a_guest_wrote_before_it_left_arrives() {
             guest.send(&Packet::new(GUEST, HOST, REQUEST));
             guest.expect_end();
         }
-        assert!(rest(&host) == bytes);
+        let got = rest(&host);
+        assert_eq!(got.len(), bytes.len(), "after {last}");
+        assert!(got == bytes);
         if last == SHUTDOWN {
             guest.expect_end();
         }
         guest.expect_silence();
+    }
+}
+
+/// One that only reads when it has written would otherwise wait for ever.
+#[test]
+fn a_host_that_writes_hears_that_the_guest_has_left() {
+    for last in [SHUTDOWN, RST] {
+        let (mut guest, mut host) = Guest::with_service();
+        guest.send(&Packet {
+            buf_alloc: 0,
+            ..Packet::new(GUEST, HOST, REQUEST)
+        });
+        guest.expect(RESPONSE);
+        let writer = std::thread::spawn(move || {
+            while host.write_all(&[0; 1000]).is_ok() {}
+            host
+        });
+        for _ in 0..4 {
+            guest.write(Packet::new(GUEST, HOST, RW), &[3; 64 << 10]);
+        }
+        guest.send(&Packet {
+            flags: 3,
+            ..Packet::new(GUEST, HOST, last)
+        });
+        let host = writer.join().expect("no panic");
+        // All that the guest wrote is there. The end behind it is an error, as what the host wrote was not read.
+        assert_eq!(exactly(&host, BUFFER as usize).len(), BUFFER as usize);
     }
 }
 
