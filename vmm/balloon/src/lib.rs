@@ -19,7 +19,7 @@
 //! **Queues.** By the standard the fifth queue is for reports even if there are no others between; Linux has counted
 //! only those that it uses for most of its life. Both are understood: see the private `Roles`.
 //!
-//! **Poison.** A guest whose free pages hold a pattern says so (5.5.6.5.1) and would miss it in pages that were
+//! **Poison.** A guest whose free pages hold a pattern says so (5.5.6.6) and would miss it in pages that were
 //! discarded: its reports are answered and nothing is done. Pages full of zeros are the pattern 0, and fine.
 
 mod device;

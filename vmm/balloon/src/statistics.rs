@@ -1,6 +1,6 @@
 //! What a guest says about its memory.
 
-/// One entry: a kind and a value (virtio 1.3, 5.5.6.4).
+/// One entry: a kind and a value (virtio 1.3, 5.5.6.3).
 pub(crate) const ENTRY: usize = 10;
 
 /// As many entries are read of one report: more than there are kinds.

@@ -30,12 +30,13 @@ pub struct Setup {
     pub request_queues: u16,
     /// The largest size of each queue.
     pub queue_size: u16,
-    /// How long the server may take for an answer before it counts as dead.
+    /// How long the server may take for the answers to one step (the beginning, a start, a reset) before it counts as
+    /// dead.
     pub patience: Duration,
 }
 
 impl Setup {
-    /// A share with one request queue of 1024 entries, and 10 s for each answer.
+    /// A share with one request queue of 1024 entries, and 10 s for each step.
     #[must_use]
     pub fn new(tag: &str) -> Self {
         Self {
@@ -72,7 +73,7 @@ struct Watches {
 
 impl Fs {
     /// Agrees with the server at the other end of the socket on everything but queues, and gives it the guest's memory.
-    /// This waits for the server, at most `patience` for each of five answers.
+    /// This waits for the server, at most for `patience`.
     ///
     /// # Errors
     /// What is wrong with the set-up or with the server: see [`Error`].
@@ -93,7 +94,8 @@ impl Fs {
         let queues = setup.request_queues + 1;
         let timer = TimerFd::new().map_err(|error| Error::Timer(error.into()))?;
         let link = Link::new(socket).map_err(|_| Fault::System)?;
-        let session = Session::open(link, memory, u64::from(queues), setup.patience)?;
+        let deadline = Instant::now() + setup.patience;
+        let session = Session::open(link, memory, u64::from(queues), deadline)?;
         Ok(Self {
             configuration,
             offer: Offer {
@@ -197,7 +199,7 @@ impl Device for Fs {
             return;
         }
         if let Some(session) = &mut self.session
-            && let Err(fault) = session.stop(self.queues, self.patience)
+            && let Err(fault) = session.stop(self.queues, Instant::now() + self.patience)
         {
             self.give_up(fault);
         }

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::io::{self, ErrorKind, Read};
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixStream;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use vhost::vhost_user::message::FrontendReq;
@@ -173,9 +173,8 @@ impl Link {
         self.expected.is_empty()
     }
 
-    /// Waits until every answer has come; the values of the last requests' answers.
-    pub(crate) fn settle(&mut self, patience: Duration) -> Result<Vec<u64>, Fault> {
-        let deadline = Instant::now() + patience;
+    /// Waits until every answer has come, and answers their values.
+    pub(crate) fn settle(&mut self, deadline: Instant) -> Result<Vec<u64>, Fault> {
         let mut values = Vec::new();
         while !self.settled() {
             if let Some(value) = self.next()? {

@@ -1,7 +1,7 @@
 //! Which messages are sent when.
 
 use std::os::fd::{AsRawFd, RawFd};
-use std::time::Duration;
+use std::time::Instant;
 
 use vhost::vhost_user::message::FrontendReq as Request;
 use vhost::vhost_user::message::{VhostUserProtocolFeatures, VhostUserVirtioFeatures};
@@ -36,11 +36,11 @@ impl Session {
         mut link: Link,
         memory: &Memory,
         queues: u64,
-        patience: Duration,
+        deadline: Instant,
     ) -> Result<Self, Error> {
         let (table, descriptors) = regions(memory)?;
         link.ask(Request::GET_FEATURES, &[])?;
-        let features = value(&mut link, patience)?;
+        let features = value(&mut link, deadline)?;
         if features & VERSION_1 == 0 {
             return Err(Error::Unfit("virtio 1"));
         }
@@ -48,7 +48,7 @@ impl Session {
             return Err(Error::Unfit("features of the protocol"));
         }
         link.ask(Request::GET_PROTOCOL_FEATURES, &[])?;
-        let offered = VhostUserProtocolFeatures::from_bits_truncate(value(&mut link, patience)?);
+        let offered = VhostUserProtocolFeatures::from_bits_truncate(value(&mut link, deadline)?);
         if !offered.contains(VhostUserProtocolFeatures::REPLY_ACK) {
             return Err(Error::Unfit("answers to each request"));
         }
@@ -61,7 +61,7 @@ impl Session {
         let agreed = offered & wanted;
         link.tell(Request::SET_PROTOCOL_FEATURES, &agreed.bits().to_ne_bytes())?;
         link.ask(Request::GET_QUEUE_NUM, &[])?;
-        let has = value(&mut link, patience)?;
+        let has = value(&mut link, deadline)?;
         if has < queues {
             return Err(Error::FewQueues {
                 has,
@@ -80,7 +80,7 @@ impl Session {
             &descriptors,
             "the file server refused the guest's memory",
         )?;
-        link.settle(patience)?;
+        link.settle(deadline)?;
         Ok(Self {
             features: features & RINGS,
             link,
@@ -119,27 +119,30 @@ impl Session {
     }
 
     /// Takes the queues back and waits for that. Answers to [`start`](Self::start) may be outstanding.
-    pub(crate) fn stop(&mut self, queues: u16, patience: Duration) -> Result<(), Fault> {
+    pub(crate) fn stop(&mut self, queues: u16, deadline: Instant) -> Result<(), Fault> {
         const REFUSED: &str = "the file server does not let go of a queue";
+        let link = &mut self.link;
         for number in (0..queues).map(u32::from) {
-            let link = &mut self.link;
             link.order(Request::SET_VRING_ENABLE, &state(number, 0), &[], REFUSED)?;
             link.ask(Request::GET_VRING_BASE, &state(number, 0))?;
         }
+        link.settle(deadline)?;
         if self.forgets {
-            self.link.order(
+            // Not waited for: the server does it when it is done with the requests that it has, and before it is told of
+            // the next driver. Its answer comes with those to that.
+            link.order(
                 Request::RESET_DEVICE,
                 &[],
                 &[],
                 "the file server does not forget its driver",
             )?;
         }
-        self.link.settle(patience).map(drop)
+        Ok(())
     }
 }
 
-fn value(link: &mut Link, patience: Duration) -> Result<u64, Fault> {
-    link.settle(patience)?.pop().ok_or(Fault::Garbled)
+fn value(link: &mut Link, deadline: Instant) -> Result<u64, Fault> {
+    link.settle(deadline)?.pop().ok_or(Fault::Garbled)
 }
 
 /// `struct vhost_vring_state`.
