@@ -71,7 +71,7 @@ pub fn arguments(machine: &Machine<'_>) -> Vec<OsString> {
         // A guest that panics resets at once, and -no-reboot makes a reset QEMU's end.
         format!(
             "console=ttyS0 loglevel=4 panic=-1 reboot=t mitigations=off tsc_early_khz={khz} tsc=reliable no_timer_check \
-             nolapic_timer noreplace-smp testhost.settings={settings} testhost.job={job}"
+             noreplace-smp testhost.settings={settings} testhost.job={job}"
         )
         .into(),
     );
