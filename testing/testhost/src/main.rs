@@ -1,15 +1,16 @@
 //! Runs a command in a test host. `cargo xtask testhost` prepares what it boots from and starts it.
 
-use std::env;
-use std::ffi::OsString;
+mod kvm;
+mod report;
+mod run;
+mod terminal;
+
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::time::Duration;
 
-use anyhow::{Context, Result};
-use clap::{Args, Parser, Subcommand};
-use testhost::{Config, Error, Host, Images, Job, Served};
-use tokio::io::copy;
+use anyhow::Error;
+use clap::{Parser, Subcommand};
+use testhost::Served;
 
 /// What this program exits with when the command ran too long, as timeout(1) does.
 const OVERDUE: u8 = 124;
@@ -17,11 +18,11 @@ const OVERDUE: u8 = 124;
 /// And when it is the test host that failed.
 const FAILED: u8 = 125;
 
-/// How long a boot may take: six seconds on a machine that does nothing else, but it often does.
-const BOOT: Duration = Duration::from_secs(90);
-
 #[derive(Parser)]
-#[command(name = "testhost", about = "A disposable machine with KVM for tests")]
+#[command(
+    name = "testhost",
+    about = "A disposable machine with KVM for tests; `cargo xtask testhost` starts it"
+)]
 struct Arguments {
     #[command(subcommand)]
     action: Action,
@@ -29,8 +30,11 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Action {
-    /// Run a command, or without one a shell.
-    Run(Options),
+    /// Run a command, or without one a shell at this terminal. Exits as the command does, with 124 when it ran too long, with
+    /// 125 when the test host failed.
+    Run(run::Options),
+    /// Say whether this machine's own KVM runs guests: exits with 0 if so, with 1 and the reason if not.
+    Kvm(kvm::Options),
     /// Serve this machine's files, or a folder, to the QEMU that is connected to standard input.
     #[command(hide = true)]
     Serve {
@@ -39,93 +43,25 @@ enum Action {
     },
 }
 
-#[derive(Args)]
-struct Options {
-    /// The folder with kernel, modules and initial RAM disk.
-    #[arg(long, value_name = "FOLDER")]
-    images: PathBuf,
-    /// Memory of the test host.
-    #[arg(long, value_name = "MIB", default_value_t = 2000)]
-    memory: u64,
-    /// How long the command may run.
-    #[arg(long, value_name = "SECONDS")]
-    timeout: Option<u64>,
-    /// Count instructions instead of time: slower, but what is measured does not depend on this machine's load.
-    #[arg(long)]
-    icount: bool,
-    /// The folder that is shared writable, at the same path.
-    #[arg(long, value_name = "FOLDER")]
-    results: PathBuf,
-    /// Folders that are shown even if they lie in /tmp or another folder that the test host has for itself.
-    #[arg(long, value_name = "FOLDER")]
-    show: Vec<PathBuf>,
-    /// The command and its arguments.
-    #[arg(last = true)]
-    command: Vec<OsString>,
-}
-
 fn main() -> ExitCode {
+    report::install();
     let result = match Arguments::parse().action {
+        Action::Run(options) => run::run(options),
+        Action::Kvm(options) => kvm::probe(&options),
         Action::Serve { folder } => {
             testhost::serve(folder.map_or(Served::Root, Served::Folder)).map(|()| 0)
         }
-        Action::Run(options) => run(options),
     };
-    match result {
-        Ok(code) => ExitCode::from(code),
-        Err(error) => {
-            eprintln!("error: {error:#}");
-            match error.downcast_ref() {
-                Some(Error::Overdue { .. }) => ExitCode::from(OVERDUE),
-                _ => ExitCode::from(FAILED),
-            }
-        }
-    }
+    let code = result.unwrap_or_else(|error| {
+        eprintln!("error: {error:#}");
+        code_of(&error)
+    });
+    ExitCode::from(code)
 }
 
-fn run(options: Options) -> Result<u8> {
-    let config = Config {
-        program: env::current_exe().context("find this program")?,
-        images: Images::find(&options.images)?,
-        memory_mib: options.memory,
-        counted: options.icount,
-        results: options.results,
-        folders: options.show,
-        boot: BOOT,
-    };
-    let job = Job {
-        command: options.command,
-        directory: env::current_dir().context("find the working directory")?,
-        environment: ["PATH", "HOME"]
-            .into_iter()
-            .filter_map(|name| Some((name.into(), env::var_os(name)?)))
-            .collect(),
-        limit: options.timeout.map(Duration::from_secs),
-        terminal: None,
-    };
-    // One thread: the test host dies with the thread that started it, and this one lives to the end.
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .context("start the runtime")?;
-    runtime.block_on(async {
-        let mut host = Host::boot(&config, &job).await?;
-        let (stdout, stderr) = (host.stdout(), host.stderr());
-        let out = tokio::spawn(async move {
-            if let Some(mut from) = stdout {
-                copy(&mut from, &mut tokio::io::stdout()).await?;
-            }
-            std::io::Result::Ok(())
-        });
-        let err = tokio::spawn(async move {
-            if let Some(mut from) = stderr {
-                copy(&mut from, &mut tokio::io::stderr()).await?;
-            }
-            std::io::Result::Ok(())
-        });
-        let code = host.wait().await?;
-        out.await??;
-        err.await??;
-        Ok(u8::try_from(code)?)
-    })
+fn code_of(error: &Error) -> u8 {
+    match error.downcast_ref() {
+        Some(testhost::Error::Overdue { .. }) => OVERDUE,
+        _ => FAILED,
+    }
 }

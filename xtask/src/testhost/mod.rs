@@ -7,7 +7,7 @@ mod vmlinux;
 use std::ffi::OsString;
 use std::io::IsTerminal;
 use std::os::unix::process::CommandExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result, bail};
@@ -31,6 +31,9 @@ pub struct Options {
     /// The folder that is shared writable, at the same path [default: target/testhost/results].
     #[arg(long, value_name = "FOLDER")]
     results: Option<PathBuf>,
+    /// A folder that is shown even if it lies in /tmp or another folder that the test host has for itself.
+    #[arg(long, value_name = "FOLDER")]
+    show: Vec<PathBuf>,
     /// Only make what it boots from.
     #[arg(long, conflicts_with = "command")]
     prepare: bool,
@@ -51,20 +54,16 @@ pub fn run(places: &Places, options: &Options) -> Result<()> {
     if options.prepare {
         return Ok(());
     }
-    let images = folder(places);
     let results = match &options.results {
         Some(folder) => {
             std::path::absolute(folder).with_context(|| format!("find {}", folder.display()))?
         }
-        None => images.join("results"),
+        None => folder(places).join("results"),
     };
-    std::fs::create_dir_all(&results).with_context(|| format!("create {}", results.display()))?;
-    let mut host = Command::new(program);
-    host.arg("run");
-    host.arg("--images").arg(&images);
-    host.arg("--results").arg(&results);
-    host.arg("--show").arg(&places.root);
-    host.arg("--show").arg(&places.target);
+    let mut host = start(places, &program, &results)?;
+    for folder in &options.show {
+        host.arg("--show").arg(folder);
+    }
     if let Some(memory) = options.memory {
         host.arg(format!("--memory={memory}"));
     }
@@ -79,9 +78,21 @@ pub fn run(places: &Places, options: &Options) -> Result<()> {
     Err(host.exec()).with_context(|| format!("run {}", command::line(&host)))
 }
 
+/// The program with all that concerns this tree; the command is to come behind `--`.
+pub fn start(places: &Places, program: &Path, results: &Path) -> Result<Command> {
+    std::fs::create_dir_all(results).with_context(|| format!("create {}", results.display()))?;
+    let mut host = Command::new(program);
+    host.arg("run");
+    host.arg("--images").arg(folder(places));
+    host.arg("--results").arg(results);
+    host.arg("--show").arg(&places.root);
+    host.arg("--show").arg(&places.target);
+    Ok(host)
+}
+
 /// Makes what a test host boots from, and the program that boots it.
 pub fn prepare(places: &Places, update: bool) -> Result<PathBuf> {
-    if !rustix_is_root() {
+    if !rustix::process::geteuid().is_root() {
         bail!("a test host has this machine's files, which only root may read: run as root");
     }
     image::install(places, &folder(places), update)?;
@@ -94,10 +105,6 @@ pub fn prepare(places: &Places, update: bool) -> Result<PathBuf> {
 }
 
 /// Where kernel, modules and initial RAM disk are found.
-fn folder(places: &Places) -> PathBuf {
+pub fn folder(places: &Places) -> PathBuf {
     places.target.join("testhost")
-}
-
-fn rustix_is_root() -> bool {
-    rustix::process::geteuid().is_root()
 }
