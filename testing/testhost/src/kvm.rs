@@ -1,6 +1,7 @@
 //! Whether a test host is needed at all.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use backend_api::{Accelerator, Privileges};
@@ -16,6 +17,9 @@ pub struct Options {
     /// Our guest's image.
     #[arg(long, value_name = "FILE")]
     initrd: PathBuf,
+    /// How long it may take.
+    #[arg(long, value_name = "SECONDS", default_value_t = DEADLINE.as_secs())]
+    deadline: u64,
 }
 
 /// Boots a guest with this machine's KVM.
@@ -26,7 +30,7 @@ pub fn probe(options: &Options) -> Result<u8> {
         kernel: options.kernel.clone(),
         initrd: options.initrd.clone(),
         privileges: Privileges::Inherit,
-        deadline: DEADLINE,
+        deadline: Duration::from_secs(options.deadline),
     };
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
