@@ -23,12 +23,15 @@ run: build
 build: deps-build
 	$(CARGO) xtask build
 
-# Unit and integration tests first, then the conformance cases: on runc and crun, which proves the
+# Unit and integration tests first, then those that need KVM (in a test host, where this machine's runs no guests), then
+# the conformance cases: on runc and crun, which proves the
 # cases, and on ours.
 test: deps build
 	$(CARGO) xtask images
 	$(CARGO) xtask engines --optional
+	$(CARGO) xtask testhost --prepare
 	$(CARGO) test --locked --workspace
+	$(CARGO) xtask kvm-tests
 	$(MAKE) conformance
 
 conformance:

@@ -4,8 +4,7 @@
 //! digest. The package stays in the cache under its version; a fetched one needs no network.
 
 use std::fs;
-use std::os::unix::fs::symlink;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
 
 use anyhow::{Context, Result, bail};
@@ -13,6 +12,7 @@ use clap::Args;
 
 use crate::command;
 use crate::places::Places;
+use crate::prefix;
 use crate::store::{Locked, Store};
 use crate::suite::Suite;
 
@@ -79,7 +79,7 @@ pub fn install(places: &Places, options: &Options) -> Result<()> {
             Err(error) => return Err(error),
         };
         let link = places.target.join("engines").join(engine.name);
-        place(&entry, &link).with_context(|| format!("link {}", link.display()))?;
+        prefix::link(&entry, &link)?;
         println!("{}", link.display());
     }
     Ok(())
@@ -88,28 +88,11 @@ pub fn install(places: &Places, options: &Options) -> Result<()> {
 impl Engine {
     /// The newest one in the cache.
     fn cached(&self, store: &Store) -> Result<Option<PathBuf>> {
-        let directory = store.directory();
-        let mut entries = Vec::new();
-        for entry in
-            fs::read_dir(directory).with_context(|| format!("read {}", directory.display()))?
-        {
-            let path = entry
-                .with_context(|| format!("read {}", directory.display()))?
-                .path();
-            if self
-                .programs
+        store.newest(|entry| {
+            self.programs
                 .iter()
-                .all(|program| path.join(program).exists())
-            {
-                let made = fs::metadata(&path).and_then(|about| about.modified());
-                entries.push((
-                    made.with_context(|| format!("read {}", path.display()))?,
-                    path,
-                ));
-            }
-        }
-        entries.sort();
-        Ok(entries.pop().map(|(_, path)| path))
+                .all(|program| entry.join(program).exists())
+        })
     }
 
     fn fetch(&self, store: &Store) -> Result<PathBuf> {
@@ -168,17 +151,4 @@ impl Engine {
         store.prune(1, |entry| entry.starts_with(self.name))?;
         Ok(entry)
     }
-}
-
-/// Makes or renews the link, without a moment in which there is none.
-fn place(entry: &Path, link: &Path) -> std::io::Result<()> {
-    if let Some(folder) = link.parent() {
-        fs::create_dir_all(folder)?;
-    }
-    let draft = link.with_extension("draft");
-    match fs::remove_file(&draft) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
-        _ => symlink(entry, &draft)?,
-    }
-    fs::rename(&draft, link)
 }

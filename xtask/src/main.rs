@@ -11,6 +11,7 @@ mod engines;
 mod images;
 mod initramfs;
 mod kernel;
+mod kvm_tests;
 mod mirror;
 mod places;
 mod policy;
@@ -18,6 +19,7 @@ mod prefix;
 mod progress;
 mod store;
 mod suite;
+mod testhost;
 
 use std::process::ExitCode;
 
@@ -46,6 +48,10 @@ enum Command {
     Images(images::Options),
     /// Fetch engines that are newer than this Debian's, for the tests, or take them from the cache.
     Engines(engines::Options),
+    /// Run a command, or a shell, in a disposable emulated machine with KVM and this machine's files.
+    Testhost(testhost::Options),
+    /// Run the tests that need KVM: on this machine's if it runs guests, else in a test host.
+    KvmTests(kvm_tests::Options),
     /// Write the command line reference, manual pages and completions from the program's own definition.
     Docs(docs::Options),
     /// Check that dependencies between the workspace's packages point downwards only.
@@ -72,6 +78,8 @@ fn dispatch(arguments: &Arguments) -> Result<()> {
         Command::Initramfs => initramfs::install(&places),
         Command::Images(options) => images::install(&places, options),
         Command::Engines(options) => engines::install(&places, options),
+        Command::Testhost(options) => testhost::run(&places, options),
+        Command::KvmTests(options) => kvm_tests::run(&places, options),
         Command::Docs(options) => docs::generate(&places, options),
         Command::Layers => policy::layers::check(&places),
         Command::Licenses => policy::dependencies::check(&places),

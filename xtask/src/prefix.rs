@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
 use std::process::Command;
 
@@ -61,6 +61,22 @@ pub fn build(places: &Places, kernel: &kernel::Options) -> Result<()> {
 pub fn place(from: &Path, to: &Path, mode: u32) -> Result<()> {
     let content = fs::read(from).with_context(|| format!("read {}", from.display()))?;
     place_bytes(&content, to, mode)
+}
+
+/// Makes or renews a link, without a moment in which there is none.
+pub fn link(entry: &Path, link: &Path) -> Result<()> {
+    let draft = link.with_extension("draft");
+    let make = || {
+        if let Some(folder) = link.parent() {
+            fs::create_dir_all(folder)?;
+        }
+        match fs::remove_file(&draft) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => symlink(entry, &draft)?,
+        }
+        fs::rename(&draft, link)
+    };
+    make().with_context(|| format!("link {}", link.display()))
 }
 
 /// As [`place`], from memory.

@@ -50,6 +50,20 @@ impl Store {
         path.is_dir().then_some(path)
     }
 
+    /// The newest entry that the caller accepts by its path.
+    pub fn newest(&self, accept: impl Fn(&Path) -> bool) -> Result<Option<PathBuf>> {
+        let mut entries = Vec::new();
+        for (path, name) in self.entries()? {
+            if !name.starts_with('.') && path.is_dir() && accept(&path) {
+                let made = fs::metadata(&path)
+                    .and_then(|about| about.modified())
+                    .with_context(|| format!("read {}", path.display()))?;
+                entries.push((made, path));
+            }
+        }
+        Ok(entries.into_iter().max().map(|(_, path)| path))
+    }
+
     /// Waits for another build of the same kind, and clears what a killed build left.
     pub fn lock(&self) -> Result<Locked<'_>> {
         let path = self.directory.join("lock");

@@ -72,6 +72,17 @@ impl Suite {
             .with_context(|| format!("no package {package}"))
     }
 
+    /// The package that another one, which stands for it, depends on: the one whose name begins like this.
+    pub fn dependency(&self, package: &str, start: &str) -> Result<String> {
+        let text = command::text(self.apt("apt-cache").arg("depends").arg(package))?;
+        // package, and below it lines like "  Depends: another"
+        text.lines()
+            .filter_map(|line| line.trim().strip_prefix("Depends: "))
+            .find(|name| name.starts_with(start))
+            .map(str::to_owned)
+            .with_context(|| format!("{package} depends on no {start}…"))
+    }
+
     /// Fetches a package into an empty folder; answers its file.
     pub fn download(&self, package: &str, version: &str, folder: &Path) -> Result<PathBuf> {
         command::run(

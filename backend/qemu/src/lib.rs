@@ -12,3 +12,4 @@ mod tsc;
 mod vm;
 
 pub use backend::{QemuBackend, QemuConfig};
+pub use tsc::khz as tsc_khz;

@@ -1,7 +1,7 @@
 //! The initial RAM disk: the agent, statically linked, as the only program of the guest, and its AppArmor profile.
 
 mod apparmor;
-mod cpio;
+pub mod cpio;
 
 use std::fs;
 use std::process::Command;

@@ -12,11 +12,19 @@ pub const VMM_USER: Privileges = Privileges::Drop {
     gid: 64_123,
 };
 
-/// The emulating backend with the suite's guest.
+/// Names the accelerator of the machines: `kvm` where it works, emulation otherwise.
+const ACCELERATOR: &str = "COFFERDAM_TEST_ACCELERATOR";
+
+/// The backend with the suite's guest; it emulates unless the environment says otherwise.
 pub fn fixture() -> Result<Fixture, String> {
+    let accelerator = match std::env::var(ACCELERATOR) {
+        Ok(name) if name == "kvm" => Accelerator::Kvm,
+        Ok(name) => panic!("{ACCELERATOR} is {name}: only kvm is known"),
+        Err(_) => Accelerator::Emulation,
+    };
     let backend = QemuBackend::new(QemuConfig {
         binary: None,
-        accelerator: Accelerator::Emulation,
+        accelerator,
     });
     backend.program().map_err(|error| error.to_string())?;
     let root = rustix::process::geteuid().is_root();

@@ -1,0 +1,195 @@
+//! The tests that need KVM: on this machine's where it runs guests, else in a test host.
+//!
+//! A KVM device may open and still not run a kernel, so a guest is booted to find out.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Instant;
+
+use anyhow::{Context, Result, bail};
+use clap::Args;
+use serde::Deserialize;
+
+use crate::command;
+use crate::places::Places;
+use crate::testhost;
+
+/// The test targets, by their package.
+const TARGETS: [(&str, &str); 1] = [("backend-qemu", "conformance")];
+
+/// Tells the tests to use KVM.
+const ACCELERATOR: (&str, &str) = ("COFFERDAM_TEST_ACCELERATOR", "kvm");
+
+/// How long the tests of one target may take in a test host. The machine may have other things to do.
+const LIMIT_SECONDS: u32 = 1800;
+
+/// Where to run which of the tests.
+#[derive(Args)]
+pub struct Options {
+    /// Run them in a test host, whatever this machine can.
+    #[arg(long)]
+    emulated: bool,
+    /// What the test programs are told, such as the name of one test.
+    #[arg(last = true)]
+    arguments: Vec<String>,
+}
+
+/// A test program.
+struct Program {
+    package: &'static str,
+    target: &'static str,
+    executable: PathBuf,
+    /// Where cargo would start it.
+    folder: PathBuf,
+}
+
+/// Where tests run, and why.
+enum Where {
+    Here(String),
+    TestHost(String),
+}
+
+/// Builds the test programs and runs each, even if another failed.
+pub fn run(places: &Places, options: &Options) -> Result<()> {
+    let guest = places.guest_files();
+    for name in ["vmlinux", "initramfs.cpio"] {
+        let path = guest.join(name);
+        if !path.is_file() {
+            bail!("{} is missing: `make build` makes it", path.display());
+        }
+    }
+    let host = testhost::prepare(places, false)?;
+    let place = match options.emulated {
+        true => Where::TestHost("as asked for".to_owned()),
+        false => probe(&host, &guest)?,
+    };
+    match &place {
+        Where::Here(why) => println!("kvm-tests run on this machine: {why}"),
+        Where::TestHost(why) => println!("kvm-tests run in a test host: {why}"),
+    }
+    let mut failed = Vec::new();
+    for (package, target) in TARGETS {
+        let program = build(places, package, target)?;
+        let start = Instant::now();
+        let mut tests = match place {
+            Where::Here(_) => program.here(),
+            Where::TestHost(_) => program.in_host(places, &host)?,
+        };
+        let status = tests
+            .args(&options.arguments)
+            .current_dir(&program.folder)
+            .status()
+            .with_context(|| format!("run {}", command::line(&tests)))?;
+        println!(
+            "kvm-tests: {package} {target}: {status} after {} s",
+            start.elapsed().as_secs()
+        );
+        if !status.success() {
+            failed.push(format!("{package} {target}"));
+        }
+    }
+    if !failed.is_empty() {
+        bail!("failed with KVM: {}", failed.join(", "));
+    }
+    Ok(())
+}
+
+/// Whether this machine's KVM runs our guest.
+fn probe(host: &Path, guest: &Path) -> Result<Where> {
+    let output = Command::new(host)
+        .arg("kvm")
+        .arg("--kernel")
+        .arg(guest.join("vmlinux"))
+        .arg("--initrd")
+        .arg(guest.join("initramfs.cpio"))
+        .stderr(Stdio::inherit())
+        .output()
+        .with_context(|| format!("run {}", host.display()))?;
+    let said = String::from_utf8_lossy(&output.stdout)
+        .trim_end()
+        .to_owned();
+    match output.status.code() {
+        Some(0) => Ok(Where::Here(said)),
+        Some(1) => Ok(Where::TestHost(said)),
+        _ => bail!("cannot find out whether KVM works here: {}", output.status),
+    }
+}
+
+/// What cargo says of a thing that it has built.
+#[derive(Deserialize)]
+struct Built {
+    executable: Option<PathBuf>,
+    manifest_path: Option<PathBuf>,
+    target: Option<Target>,
+}
+
+#[derive(Deserialize)]
+struct Target {
+    name: String,
+    kind: Vec<String>,
+}
+
+fn build(places: &Places, package: &'static str, target: &'static str) -> Result<Program> {
+    let mut cargo = Command::new("cargo");
+    cargo
+        .args(["test", "--locked", "--no-run", "--quiet"])
+        .args(["--package", package, "--test", target])
+        .arg("--message-format=json-render-diagnostics")
+        .current_dir(&places.root)
+        .stdin(Stdio::null())
+        .stderr(Stdio::inherit());
+    let output = cargo
+        .output()
+        .with_context(|| format!("run {}", command::line(&cargo)))?;
+    if !output.status.success() {
+        bail!("{} ended with {}", command::line(&cargo), output.status);
+    }
+    let said = String::from_utf8(output.stdout).context("cargo wrote something else than UTF-8")?;
+    let built = said
+        .lines()
+        .filter_map(|line| serde_json::from_str::<Built>(line).ok())
+        .find(|built| {
+            built.target.as_ref().is_some_and(|found| {
+                found.name == target && found.kind.iter().any(|kind| kind == "test")
+            })
+        });
+    let built = built.with_context(|| format!("cargo built no test {target} of {package}"))?;
+    let manifest = built.manifest_path.context("cargo names no manifest")?;
+    let executable = built.executable.context("cargo names no executable")?;
+    Ok(Program {
+        package,
+        target,
+        executable: fs::canonicalize(&executable)
+            .with_context(|| format!("find {}", executable.display()))?,
+        folder: manifest
+            .parent()
+            .context("a manifest has a folder")?
+            .to_owned(),
+    })
+}
+
+impl Program {
+    fn here(&self) -> Command {
+        let (name, value) = ACCELERATOR;
+        let mut tests = Command::new(&self.executable);
+        tests.env(name, value);
+        tests
+    }
+
+    /// One at a time: the test host has one processor.
+    fn in_host(&self, places: &Places, host: &Path) -> Result<Command> {
+        let (name, value) = ACCELERATOR;
+        let results = testhost::folder(places)
+            .join("results")
+            .join(format!("{}-{}", self.package, self.target));
+        let mut tests = testhost::start(places, host, &results)?;
+        tests
+            .arg(format!("--timeout={LIMIT_SECONDS}"))
+            .arg("--")
+            .arg(&self.executable)
+            .arg("--test-threads=1")
+            .env(name, value);
+        Ok(tests)
+    }
+}
