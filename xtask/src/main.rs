@@ -16,6 +16,7 @@ mod places;
 mod policy;
 mod prefix;
 mod progress;
+mod standalone;
 mod store;
 mod suite;
 
