@@ -29,6 +29,7 @@ files="
 0755 bin/cofferdam $prepared/bin/cofferdam
 0755 bin/containerd-shim-cofferdam-v2 $prepared/bin/containerd-shim-cofferdam-v2
 0755 libexec/cofferdam/cofferdam-fs $prepared/libexec/cofferdam/cofferdam-fs
+0755 libexec/cofferdam/cofferdam-vmm $prepared/libexec/cofferdam/cofferdam-vmm
 0644 lib/cofferdam/vmlinux $prepared/lib/cofferdam/vmlinux
 0644 lib/cofferdam/initramfs.cpio $prepared/lib/cofferdam/initramfs.cpio
 0644 share/bash-completion/completions/cofferdam $source/packaging/completions/cofferdam.bash

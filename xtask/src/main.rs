@@ -17,6 +17,7 @@ mod places;
 mod policy;
 mod prefix;
 mod progress;
+mod standalone;
 mod store;
 mod suite;
 mod testhost;

@@ -12,6 +12,7 @@ use crate::command;
 use crate::initramfs;
 use crate::kernel;
 use crate::places::Places;
+use crate::standalone::{self, Address, Program};
 
 /// The host's programs: package, and where its one binary belongs in the prefix, under its own name.
 const PROGRAMS: [(&str, &str); 3] = [
@@ -22,6 +23,13 @@ const PROGRAMS: [(&str, &str); 3] = [
     ),
     ("cofferdam-fs", "libexec/cofferdam/cofferdam-fs"),
 ];
+
+/// The one that runs in an empty root, where there is no loader for it: package, profile and place.
+const VMM: (&str, &str, &str) = (
+    "cofferdam-vmm",
+    "release",
+    "libexec/cofferdam/cofferdam-vmm",
+);
 
 /// The default configuration: in the tree, and in the prefix.
 const CONFIGURATION: (&str, &str) = ("packaging/config.toml", "etc/cofferdam/config.toml");
@@ -41,6 +49,17 @@ pub fn build(places: &Places, kernel: &kernel::Options) -> Result<()> {
         let name = target.file_name().context("a program has a name")?;
         place(&places.target.join("release").join(name), &target, 0o755)?;
     }
+    let (package, profile, path) = VMM;
+    let (built, _) = standalone::build(
+        places,
+        &Program {
+            package,
+            profile,
+            address: Address::Random,
+            environment: &[],
+        },
+    )?;
+    place(&built, &places.prefix().join(path), 0o755)?;
     let (source, path) = CONFIGURATION;
     place(
         &places.root.join(source),

@@ -5,8 +5,13 @@
 //! parent. Watching is done with a pidfd: no `SIGCHLD` handler, no pid that could have been reused.
 
 mod child;
+mod confinement;
+mod executable;
 pub mod namespace;
+mod pids;
 mod spawn;
+mod steps;
 
 pub use child::{Child, Exit};
-pub use spawn::{Confinement, Device, Identity, Program};
+pub use confinement::{Confinement, Device, Identity, Limits};
+pub use spawn::Program;

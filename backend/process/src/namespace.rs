@@ -9,16 +9,22 @@ use std::ffi::CStr;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
-use rustix::mount::{MountPropagationFlags, mount_change};
+use rustix::fs::CWD;
+use rustix::mount::{
+    FsMountFlags, FsOpenFlags, MountAttrFlags, MountPropagationFlags, MoveMountFlags, UnmountFlags,
+    fsconfig_create, fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen, mount_change,
+    move_mount, unmount,
+};
+use rustix::process::{chdir, fchdir, pivot_root};
 use rustix::thread::{LinkNameSpaceType, UnshareFlags, move_into_link_name_space, unshare_unsafe};
 
-/// Gives the calling thread mount and IPC namespaces of its own, and a network namespace: the given one, or one of its
+/// Gives the calling thread mount, IPC and UTS namespaces of its own, and a network namespace: the given one, or one of its
 /// own. No mount made from now on, here or outside, is seen on the other side. Call it while the process has one thread.
 ///
 /// # Errors
 /// The operating system's answer, `EPERM` without root.
 pub fn own_namespaces(network: Option<BorrowedFd<'_>>) -> rustix::io::Result<()> {
-    let mut own = UnshareFlags::NEWNS | UnshareFlags::NEWIPC;
+    let mut own = UnshareFlags::NEWNS | UnshareFlags::NEWIPC | UnshareFlags::NEWUTS;
     match network {
         Some(network) => move_into_link_name_space(network, Some(LinkNameSpaceType::Network))?,
         None => own |= UnshareFlags::NEWNET,
@@ -47,6 +53,35 @@ pub fn own_mounts() -> rustix::io::Result<()> {
         c"/",
         MountPropagationFlags::PRIVATE | MountPropagationFlags::REC,
     )
+}
+
+/// Makes an empty folder the root of the calling process, and leaves no way to the one before: nothing can be in it, as
+/// it has room for no file, and nothing could be done with what were in it. Call it in a mount namespace of the process's
+/// own ([`own_namespaces`]).
+///
+/// # Errors
+/// The operating system's answer.
+pub fn empty_root() -> rustix::io::Result<()> {
+    let context = fsopen(c"tmpfs", FsOpenFlags::FSOPEN_CLOEXEC)?;
+    // The one inode is the root's own.
+    for (key, value) in [(c"size", c"4096"), (c"nr_inodes", c"1"), (c"mode", c"0555")] {
+        fsconfig_set_string(&context, key, value)?;
+    }
+    fsconfig_set_flag(&context, c"ro")?;
+    fsconfig_create(&context)?;
+    let attributes = MountAttrFlags::MOUNT_ATTR_RDONLY
+        | MountAttrFlags::MOUNT_ATTR_NOSUID
+        | MountAttrFlags::MOUNT_ATTR_NODEV
+        | MountAttrFlags::MOUNT_ATTR_NOEXEC;
+    let root = fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, attributes)?;
+    // On top of the root that is to go: that is there in any case, and names below it lead where they did.
+    let itself = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
+    move_mount(&root, c"", CWD, c"/", itself)?;
+    fchdir(&root)?;
+    // The old root goes on top of the new one, and away.
+    pivot_root(c".", c".")?;
+    unmount(c".", UnmountFlags::DETACH)?;
+    chdir(c"/")
 }
 
 /// What can't be done through a mount.

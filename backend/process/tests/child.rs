@@ -149,7 +149,7 @@ async fn a_child_has_no_more_than_it_was_given() {
             groups: vec![64_127],
         }),
         namespaces: true,
-        device: None,
+        ..Confinement::default()
     };
     let text = output_of(program).await;
     assert!(text.starts_with("64125\n64126 64127\n"), "{text}");

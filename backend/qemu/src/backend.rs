@@ -164,6 +164,7 @@ impl QemuBackend {
             identity: Some(Identity { uid, gid, groups }),
             namespaces: true,
             device,
+            ..Confinement::default()
         })
     }
 }

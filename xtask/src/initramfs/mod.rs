@@ -3,24 +3,19 @@
 mod apparmor;
 pub mod cpio;
 
-use std::fs;
 use std::process::Command;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 
 use crate::command;
 use crate::places::Places;
 use crate::prefix;
+use crate::standalone::{self, Address, Program};
 
 use self::cpio::Archive;
 
-const TARGET: &str = "x86_64-unknown-linux-gnu";
 const PACKAGE: &str = "cofferdam-agent";
 const PROFILE: &str = "guest";
-
-/// Static, and at a fixed address: relocating a static-pie costs tens of milliseconds for each exec
-/// when the processor is emulated.
-const FLAGS: &str = "-C target-feature=+crt-static -C relocation-model=static";
 
 /// Folders that the agent mounts on, and that of the profile.
 const DIRECTORIES: [&str; 6] = ["dev", "etc", "proc", "sys", "run", "tmp"];
@@ -30,31 +25,23 @@ pub fn install(places: &Places) -> Result<()> {
     let libraries =
         command::text(Command::new("pkg-config").args(["--variable=libdir", "libseccomp"]))
             .context("find libseccomp: `make deps` installs libseccomp-dev")?;
-    // With --target, the flags stay off build scripts and procedural macros.
-    command::run(
-        Command::new("cargo")
-            .args(["build", "--locked", "--package", PACKAGE])
-            .args(["--profile", PROFILE, "--target", TARGET])
-            .current_dir(&places.root)
-            .env("CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUSTFLAGS", FLAGS)
-            .env_remove("RUSTFLAGS")
-            .env_remove("CARGO_ENCODED_RUSTFLAGS")
-            .env("LIBSECCOMP_LINK_TYPE", "static")
-            .env("LIBSECCOMP_LIB_PATH", libraries.trim()),
+    let (_, agent) = standalone::build(
+        places,
+        &Program {
+            package: PACKAGE,
+            profile: PROFILE,
+            // Relocating a program costs tens of milliseconds for each exec when the processor is emulated.
+            address: Address::Fixed,
+            environment: &[
+                ("LIBSECCOMP_LINK_TYPE", "static"),
+                ("LIBSECCOMP_LIB_PATH", libraries.trim()),
+            ],
+        },
     )?;
-    let path = places.target.join(TARGET).join(PROFILE).join(PACKAGE);
-    let agent = fs::read(&path).with_context(|| format!("read {}", path.display()))?;
-    if crate::images::elf::needs_interpreter(&agent)? {
-        bail!("{} is not statically linked", path.display());
-    }
     let target = places.guest_files().join("initramfs.cpio");
     let profile = apparmor::compile(&places.root)?;
     // The guest's own tests pack an image of their own.
-    let beside = places
-        .target
-        .join(TARGET)
-        .join(PROFILE)
-        .join(apparmor::FILE);
+    let beside = standalone::folder(places, PROFILE).join(apparmor::FILE);
     prefix::place_bytes(&profile, &beside, 0o644)?;
     prefix::place_bytes(&pack(&agent, &profile)?, &target, 0o644)?;
     println!(
