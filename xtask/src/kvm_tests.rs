@@ -16,7 +16,10 @@ use crate::places::Places;
 use crate::testhost;
 
 /// The test targets, by their package.
-const TARGETS: [(&str, &str); 1] = [("backend-qemu", "conformance")];
+const TARGETS: [(&str, &str); 2] = [
+    ("backend-kvm", "conformance"),
+    ("backend-qemu", "conformance"),
+];
 
 /// Tells the tests to use KVM.
 const ACCELERATOR: (&str, &str) = ("COFFERDAM_TEST_ACCELERATOR", "kvm");

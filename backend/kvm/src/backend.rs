@@ -94,7 +94,8 @@ impl Backend for KvmBackend {
                     groups: Vec::new(),
                 }),
                 namespaces: true,
-                device: None,
+                alone: true,
+                ..Confinement::default()
             },
             Privileges::Inherit => Confinement::default(),
         };

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::thread;
 
 use anyhow::Context;
+use vmm_balloon::Balloon;
 use vmm_console::Console;
 use vmm_control::{Create, Handle, LINK_PORT, Received, Request, Stats};
 use vmm_fs::Fs;
@@ -43,6 +44,16 @@ impl Sandbox {
         let link = received.take(wanted.link)?;
         let vsock = Vsock::new([(LINK_PORT, link)], None).context("the link")?;
         machine.plug(Box::new(vsock))?;
+        let balloon = Balloon::new(
+            vmm_balloon::Setup {
+                // Memory that the guest takes back is better than a guest that kills.
+                deflate_on_oom: true,
+                reporting: true,
+                statistics: false,
+            },
+            machine.memory(),
+        );
+        machine.plug(Box::new(balloon.context("the balloon")?))?;
         if let Some(share) = wanted.share {
             let setup = vmm_fs::Setup::new(&share.tag);
             let socket = received.take(share.socket)?;

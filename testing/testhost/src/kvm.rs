@@ -1,11 +1,13 @@
 //! Whether a test host is needed at all.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
 use backend_api::{Accelerator, Privileges};
-use backend_qemu::probe::{DEADLINE, Probe, ProbeOutcome};
+use backend_probe::{DEADLINE, Probe, ProbeOutcome};
+use backend_qemu::{QemuBackend, QemuConfig};
 use clap::Args;
 
 /// What is booted to find out.
@@ -24,9 +26,13 @@ pub struct Options {
 
 /// Boots a guest with this machine's KVM.
 pub fn probe(options: &Options) -> Result<u8> {
-    let probe = Probe {
+    let backend = QemuBackend::new(QemuConfig {
         binary: None,
         accelerator: Accelerator::Kvm,
+    });
+    let probe = Probe {
+        program: backend.program()?,
+        backend: Arc::new(backend),
         kernel: options.kernel.clone(),
         initrd: options.initrd.clone(),
         privileges: Privileges::Inherit,

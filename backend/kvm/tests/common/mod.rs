@@ -12,8 +12,8 @@ pub const VMM_USER: Privileges = Privileges::Drop {
     gid: 64_124,
 };
 
-/// Set where KVM is known to run guests: by `cargo xtask kvm-tests`.
-const USABLE: &str = "COFFERDAM_TEST_KVM";
+/// "kvm" where KVM is known to run guests: `cargo xtask kvm-tests` sets it.
+const ACCELERATOR: &str = "COFFERDAM_TEST_ACCELERATOR";
 
 /// The VMM as `cargo xtask build` laid it out, or the one that the environment names.
 fn program() -> PathBuf {
@@ -26,8 +26,10 @@ fn program() -> PathBuf {
 
 /// The backend with the suite's guest.
 pub fn fixture() -> Result<Fixture, String> {
-    if std::env::var_os(USABLE).is_none() {
-        return Err(format!("{USABLE} is not set: run `cargo xtask kvm-tests`"));
+    if std::env::var_os(ACCELERATOR).is_none_or(|name| name != "kvm") {
+        return Err(format!(
+            "{ACCELERATOR} is not \"kvm\": run `cargo xtask kvm-tests`"
+        ));
     }
     let backend = KvmBackend::new(KvmConfig { program: program() });
     backend.program().map_err(|error| error.to_string())?;
