@@ -49,7 +49,7 @@ pub const PAIRS: usize = 16;
 
 /// The requests (`ioctl`) that a card makes while it runs, for whoever filters system calls. Those behind the third are
 /// made with vhost-net only.
-pub const IOCTLS: [u32; 11] = [
+pub const IOCTLS: [u32; 12] = [
     libc::TUNSETOFFLOAD as u32,
     libc::TUNSETQUEUE as u32,
     libc::TUNSETCARRIER as u32,
@@ -63,4 +63,5 @@ pub const IOCTLS: [u32; 11] = [
     0x4008_af20,
     0x4008_af21,
     0x4008_af22,
+    0x4008_af30,
 ];

@@ -216,3 +216,27 @@ impl VhostKernBackend for Rings {
         &self.memory
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use vhost::vhost_kern::vhost_binding::*;
+
+    #[test]
+    fn what_the_card_asks_vhost_net_for_is_in_the_list() {
+        let requests = [
+            VHOST_SET_FEATURES(),
+            VHOST_SET_MEM_TABLE(),
+            VHOST_SET_VRING_NUM(),
+            VHOST_SET_VRING_ADDR(),
+            VHOST_SET_VRING_BASE(),
+            VHOST_SET_VRING_KICK(),
+            VHOST_SET_VRING_CALL(),
+            VHOST_SET_VRING_ERR(),
+            super::VHOST_NET_SET_BACKEND(),
+        ];
+        assert_eq!(
+            crate::IOCTLS[3..].to_vec(),
+            requests.map(|request| request as u32)
+        );
+    }
+}

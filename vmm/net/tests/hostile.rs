@@ -6,6 +6,7 @@ use std::os::fd::OwnedFd;
 
 use proptest::prelude::*;
 use proptest::test_runner::TestRunner;
+use vm_memory::{Bytes, GuestAddress};
 use vmm_net::{Net, Settings, Statistics};
 use vmm_virtio::testing::{Descriptor, Driver, MEMORY};
 use wire::{GUEST, HOST, Wire, frame, internet, pattern};
@@ -187,6 +188,53 @@ fn buffers_in_the_smallest_pieces_are_filled() {
 }
 
 #[test]
+fn more_pieces_than_one_call_takes_are_filled() {
+    let Some((wire, taps)) = Wire::new(1) else {
+        return;
+    };
+    let (mut driver, _) = card(&taps, ALL);
+    // Twenty buffers by tables of their own, each of 200 pieces.
+    let places: Vec<u64> = (0..20_u16)
+        .map(|head| {
+            let (table, place) = (driver.room(200 * 16), driver.room(200));
+            for number in 0..200_u16 {
+                let descriptor = Descriptor {
+                    address: place + u64::from(number),
+                    length: 1,
+                    flags: if number == 199 { 2 } else { 3 },
+                    next: number + 1,
+                };
+                driver.describe_at(table + u64::from(number) * 16, descriptor);
+            }
+            let table = Descriptor {
+                address: table,
+                length: 200 * 16,
+                flags: 4,
+                next: 0,
+            };
+            driver.describe(RECEIVE, head, table);
+            driver.offer(RECEIVE, head);
+            place
+        })
+        .collect();
+    driver.kick(RECEIVE);
+    // Three for each, more than are held at a time for the last ones.
+    for (number, places) in (0..).zip(places.chunks_exact(3)) {
+        let frame = frame(GUEST, HOST, &pattern(500, number));
+        wire.send(&frame);
+        let mut received = Vec::new();
+        for &place in places {
+            let (_, length, _) = driver.expect_used(RECEIVE);
+            let mut bytes = vec![0; length as usize];
+            Bytes::read_slice(&*driver.memory, &mut bytes, GuestAddress(place)).expect("memory");
+            received.extend(bytes);
+        }
+        assert_eq!(received[HEADER..], frame);
+    }
+    works(&wire, &mut driver, ALL);
+}
+
+#[test]
 fn buffers_that_overlap_and_that_hold_the_rings_hurt_nobody_else() {
     let Some((wire, taps)) = Wire::new(1) else {
         return;
@@ -264,10 +312,10 @@ fn any_rings_and_any_packets() {
     let run = |case: Case| {
         let (descriptors, heads, packets, contents, features, configuration) = case;
         start(&mut driver, features);
-        vm_memory::Bytes::write_slice(
+        Bytes::write_slice(
             &*driver.memory,
             &pattern(1 << 16, contents),
-            vm_memory::GuestAddress(0),
+            GuestAddress(0),
         )
         .expect("memory");
         for &(number, descriptor) in &descriptors {
