@@ -55,9 +55,9 @@ pub struct Fs {
     offer: Offer,
     queues: u16,
     patience: Duration,
-    timer: TimerFd,
-    // Before the session: a watch has to go before its descriptor.
+    // Before the timer and the session: a watch has to go before its descriptor.
     watches: Watches,
+    timer: TimerFd,
     /// When answers to the queues' hand-over are due.
     due: Option<Instant>,
     /// What the driver has set up.
