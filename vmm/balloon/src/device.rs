@@ -53,8 +53,9 @@ pub struct Balloon {
     setup: Setup,
     discard: Arc<dyn Discard>,
     poison: u32,
-    handle: Handle,
+    // Before the handle, whose event it watches.
     active: Option<Active>,
+    handle: Handle,
 }
 
 impl Balloon {

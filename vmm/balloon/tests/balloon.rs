@@ -88,8 +88,11 @@ fn only_what_is_wanted_is_offered() {
 fn pages_of_a_list_are_discarded_together() {
     let (mut driver, handle, record) = recorded(ALL);
     let (one, other) = (list([9, 3, 5]), list([4, 10, 0]));
-    assert_eq!(driver.request(INFLATE, &[&one, &other], &[]).0, 0);
+    // The interrupt first: a driver that has seen the answer already may not get one.
+    let head = driver.add(INFLATE, &[&one, &other], &[]);
+    driver.kick(INFLATE);
     driver.expect_interrupt();
+    assert_eq!(driver.expect_used(INFLATE).0, head);
     let ranges = [(0, 1), (3, 3), (9, 2)];
     assert_eq!(
         record.take(),
@@ -248,8 +251,8 @@ fn statistics_come_when_they_are_asked_for() {
     assert!(driver.used(STATISTICS).is_none());
     for round in 2..5_u64 {
         handle.ask();
-        assert_eq!(driver.expect_used(STATISTICS).0, head);
         driver.expect_interrupt();
+        assert_eq!(driver.expect_used(STATISTICS).0, head);
         let report = [entry(6, round), entry(6, u64::MAX)].concat();
         head = driver.add(STATISTICS, &[&report[..13], &report[13..]], &[]);
         driver.kick(STATISTICS);

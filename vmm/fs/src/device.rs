@@ -1,6 +1,7 @@
 //! The device.
 
 use std::os::fd::OwnedFd;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use vmm_sys_util::timerfd::TimerFd;
@@ -54,12 +55,13 @@ pub struct Fs {
     offer: Offer,
     queues: u16,
     patience: Duration,
-    timer: TimerFd,
-    // Before the session: a watch has to go before its descriptor.
+    // Before the timer and the session: a watch has to go before its descriptor.
     watches: Watches,
+    timer: TimerFd,
     /// When answers to the queues' hand-over are due.
     due: Option<Instant>,
-    active: bool,
+    /// What the driver has set up.
+    active: Option<(Vec<Queue>, Arc<Memory>)>,
     /// None when it is gone.
     session: Option<Session>,
     handle: Handle,
@@ -108,7 +110,7 @@ impl Fs {
             timer,
             watches: Watches::default(),
             due: None,
-            active: false,
+            active: None,
             session: Some(session),
             handle: Handle::default(),
         })
@@ -120,12 +122,12 @@ impl Fs {
         self.handle.clone()
     }
 
-    fn start(&mut self, features: u64, queues: &[Queue], events: &Registrar) -> Result<(), Fault> {
+    fn start(&mut self, features: u64, events: &Registrar) -> Result<(), Fault> {
         let session = self.session.as_mut().ok_or(Fault::HungUp)?;
-        self.active = true;
+        let queues = self.active.as_ref().map(|(queues, _)| &queues[..]);
         self.handle.starting();
         self.due = Some(Instant::now() + self.patience);
-        session.start(features, queues)?;
+        session.start(features, queues.unwrap_or_default())?;
         self.timer
             .reset(self.patience, None)
             .map_err(|_| Fault::System)?;
@@ -177,7 +179,8 @@ impl Device for Fs {
         if queues.len() != usize::from(self.queues) {
             return Err(Broken("the driver left a share's queue out"));
         }
-        self.start(activation.features, &queues, &activation.events)
+        self.active = Some((queues, activation.memory));
+        self.start(activation.features, &activation.events)
             .map_err(|fault| self.give_up(fault))
     }
 
@@ -195,11 +198,9 @@ impl Device for Fs {
         // Its answers are read here now, and the event loop must not wait for this device's lock meanwhile.
         self.watches = Watches::default();
         self.handle.idle();
-        if !std::mem::take(&mut self.active) {
-            return;
-        }
-        if let Some(session) = &mut self.session
-            && let Err(fault) = session.stop(self.queues, Instant::now() + self.patience)
+        if let Some((queues, memory)) = self.active.take()
+            && let Some(session) = &mut self.session
+            && let Err(fault) = session.stop(&queues, &memory, Instant::now() + self.patience)
         {
             self.give_up(fault);
         }

@@ -17,9 +17,9 @@
 //! - [`Fs::connect`] does all that needs no queues, and waits for the server while it does so: owner, features, memory.
 //! - `activate` runs on a thread of a virtual CPU: it writes its messages and returns. The answers come to the event
 //!   loop; so does the timer that is armed until the last of them is there, and never else.
-//! - `reset` has to wait, but for the rings only: when it returns, they are stopped. What the server was working on at
-//!   that moment it may still finish: that harms nobody but the guest whose memory it is. Then it forgets the driver's
-//!   files, for which nobody waits: a guest can keep it busy.
+//! - `reset` has to wait: until the rings are stopped, two seconds at most until the server has given back what it has
+//!   taken from them, and half a second more until it has forgotten the driver's files. A guest can make it wait that
+//!   long once; a server that does not finish is gone.
 //! - *Gone* is for ever: what the server knew of the guest's files went with it. The driver is told that the device
 //!   needs a reset, and the machine by [`Handle::server`].
 //!

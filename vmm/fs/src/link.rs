@@ -33,6 +33,8 @@ pub enum Fault {
     Refused(&'static str),
     /// It took longer than it may.
     Silent,
+    /// The requests of a driver that is gone took longer than they may.
+    Unfinished,
     /// The operating system refused.
     System,
 }
@@ -44,6 +46,7 @@ impl Fault {
             Self::Garbled => "the file server does not keep to the protocol",
             Self::Refused(what) => what,
             Self::Silent => "the file server did not answer in time",
+            Self::Unfinished => "the file server did not finish a driver's requests in time",
             Self::System => "the file server's socket can't be used",
         }
     }
@@ -56,6 +59,14 @@ enum Expected {
     Done(&'static str),
     /// It is a value.
     Value,
+}
+
+/// An answer that was expected.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Answer {
+    /// The request was carried out.
+    Done,
+    Value(u64),
 }
 
 /// The socket, and which answers have not come yet.
@@ -135,8 +146,8 @@ impl Link {
         }
     }
 
-    /// Takes the next answer if it is there, and its value. Never waits.
-    pub(crate) fn next(&mut self) -> Result<Option<u64>, Fault> {
+    /// Takes the next answer if it is there. Never waits.
+    pub(crate) fn next(&mut self) -> Result<Option<Answer>, Fault> {
         while self.filled < self.answer.len() {
             match self.socket.read(&mut self.answer[self.filled..]) {
                 Ok(0) => return Err(Fault::HungUp),
@@ -164,7 +175,8 @@ impl Link {
         }
         match expected {
             Expected::Done(refused) if value != 0 => Err(Fault::Refused(refused)),
-            _ => Ok(Some(value)),
+            Expected::Done(_) => Ok(Some(Answer::Done)),
+            Expected::Value => Ok(Some(Answer::Value(value))),
         }
     }
 
@@ -173,26 +185,30 @@ impl Link {
         self.expected.is_empty()
     }
 
-    /// Waits until every answer has come, and answers their values.
+    /// Waits until every answer has come, and answers those that are values.
     pub(crate) fn settle(&mut self, deadline: Instant) -> Result<Vec<u64>, Fault> {
         let mut values = Vec::new();
         while !self.settled() {
-            if let Some(value) = self.next()? {
-                values.push(value);
-                continue;
-            }
-            let left = deadline.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                return Err(Fault::Silent);
-            }
-            let left = Timespec::try_from(left).map_err(|_| Fault::System)?;
-            let mut waiting = [PollFd::new(&self.socket, PollFlags::IN)];
-            match poll(&mut waiting, Some(&left)) {
-                Ok(_) | Err(rustix::io::Errno::INTR) => {}
-                Err(_) => return Err(Fault::System),
+            match self.next()? {
+                Some(Answer::Value(value)) => values.push(value),
+                Some(Answer::Done) => {}
+                None => self.wait(deadline)?,
             }
         }
         Ok(values)
+    }
+
+    fn wait(&self, deadline: Instant) -> Result<(), Fault> {
+        let left = deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Err(Fault::Silent);
+        }
+        let left = Timespec::try_from(left).map_err(|_| Fault::System)?;
+        let mut waiting = [PollFd::new(&self.socket, PollFlags::IN)];
+        match poll(&mut waiting, Some(&left)) {
+            Ok(_) | Err(rustix::io::Errno::INTR) => Ok(()),
+            Err(_) => Err(Fault::System),
+        }
     }
 }
 

@@ -1,11 +1,12 @@
 //! Which messages are sent when.
 
 use std::os::fd::{AsRawFd, RawFd};
-use std::time::Instant;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
 
 use vhost::vhost_user::message::FrontendReq as Request;
 use vhost::vhost_user::message::{VhostUserProtocolFeatures, VhostUserVirtioFeatures};
-use vm_memory::{Address, GuestMemory, GuestMemoryRegion};
+use vm_memory::{Address, Bytes, GuestAddress, GuestMemory, GuestMemoryRegion};
 use vmm_virtio::{Memory, Queue};
 
 use crate::Error;
@@ -16,6 +17,13 @@ const RINGS: u64 = 1 << 28 | 1 << 29;
 
 /// `VIRTIO_F_VERSION_1`: the transport offers it, so the server must know it.
 const VERSION_1: u64 = 1 << 32;
+
+/// How long a reset waits for the server to finish what it has begun. Drivers that are not in a hurry wait for that
+/// themselves before.
+const FINISHING: Duration = Duration::from_secs(2);
+
+/// How long a reset waits for the server to forget the driver's files.
+const FORGETTING: Duration = Duration::from_millis(500);
 
 /// The most regions of memory in one message (vhost's `MAX_ATTACHED_FD_ENTRIES`).
 const REGIONS: usize = 32;
@@ -119,26 +127,67 @@ impl Session {
     }
 
     /// Takes the queues back and waits for that. Answers to [`start`](Self::start) may be outstanding.
-    pub(crate) fn stop(&mut self, queues: u16, deadline: Instant) -> Result<(), Fault> {
+    pub(crate) fn stop(
+        &mut self,
+        queues: &[Queue],
+        memory: &Memory,
+        deadline: Instant,
+    ) -> Result<(), Fault> {
         const REFUSED: &str = "the file server does not let go of a queue";
         let link = &mut self.link;
-        for number in (0..queues).map(u32::from) {
+        for queue in queues {
+            let number = u32::from(queue.number());
             link.order(Request::SET_VRING_ENABLE, &state(number, 0), &[], REFUSED)?;
             link.ask(Request::GET_VRING_BASE, &state(number, 0))?;
+            // Its thread may be looking at the ring, and goes on until there is nothing new in it, though it does not
+            // take what is new any more (virtiofsd 1.14): so there is nothing new.
+            let [_, ring, _] = queue.addresses();
+            let end = u32::from(index(ring, memory));
+            link.order(Request::SET_VRING_BASE, &state(number, end), &[], REFUSED)?;
         }
-        link.settle(deadline)?;
+        let taken = link.settle(deadline)?;
+        let deadline = deadline.min(Instant::now() + FINISHING);
+        for (queue, taken) in queues.iter().zip(taken) {
+            finished(queue, memory, (taken >> 32) as u16, deadline)?;
+        }
         if self.forgets {
-            // Not waited for: the server does it when it is done with the requests that it has, and before it is told of
-            // the next driver. Its answer comes with those to that.
             link.order(
                 Request::RESET_DEVICE,
                 &[],
                 &[],
                 "the file server does not forget its driver",
             )?;
+            // It comes when the thread is done with the ring. A guest that goes on to write there keeps it from that:
+            // the answer is then left to come with those of the next start.
+            match link.settle(deadline.min(Instant::now() + FORGETTING)) {
+                Err(Fault::Silent) => {}
+                settled => drop(settled?),
+            }
         }
         Ok(())
     }
+}
+
+/// Waits until the server has given back all requests that it has taken: it stops its rings before that, and would take
+/// what the next driver puts in their places for theirs.
+fn finished(queue: &Queue, memory: &Memory, taken: u16, deadline: Instant) -> Result<(), Fault> {
+    let [_, _, ring] = queue.addresses();
+    while index(ring, memory) != taken {
+        if Instant::now() >= deadline {
+            return Err(Fault::Unfinished);
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    Ok(())
+}
+
+/// The index in the head of a ring (virtio 1.3, 2.7.6 and 2.7.8): of a driver's, how many requests it has offered in
+/// all; of a device's, how many it has given back.
+fn index(ring: GuestAddress, memory: &Memory) -> u16 {
+    let index = ring
+        .checked_add(2)
+        .and_then(|index| memory.load(index, Ordering::Acquire).ok());
+    u16::from_le(index.unwrap_or_default())
 }
 
 fn value(link: &mut Link, deadline: Instant) -> Result<u64, Fault> {

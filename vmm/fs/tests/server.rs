@@ -3,11 +3,12 @@
 use std::io::{Read, Write};
 use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use vm_memory::mmap::MmapRegionBuilder;
-use vm_memory::{FileOffset, GuestAddress, GuestMemory, GuestRegionMmap};
+use vm_memory::{Bytes, FileOffset, GuestAddress, GuestMemory, GuestRegionMmap};
 use vmm_fs::{Error, Fault, Fs, Handle, Server, Setup};
 use vmm_virtio::Memory;
 use vmm_virtio::testing::{Driver, MEMORY, wait};
@@ -18,6 +19,7 @@ const RINGS: u64 = 1 << 28 | 1 << 29;
 const GET_FEATURES: u32 = 1;
 const SET_MEM_TABLE: u32 = 5;
 const SET_VRING_ADDR: u32 = 9;
+const SET_VRING_BASE: u32 = 10;
 const GET_VRING_BASE: u32 = 11;
 const GET_PROTOCOL_FEATURES: u32 = 15;
 const GET_QUEUE_NUM: u32 = 17;
@@ -48,6 +50,7 @@ fn server(mut act: impl FnMut(u32) -> Act + Send + 'static) -> (UnixStream, Seen
                 GET_FEATURES => Some(RINGS | 1 << 30 | 1 << 32 | 1 << 26),
                 GET_PROTOCOL_FEATURES => Some(1 | 1 << 3 | 1 << 9 | 1 << 13),
                 GET_QUEUE_NUM => Some(2),
+                // Nothing was taken.
                 GET_VRING_BASE => Some(u64::from(body[0])),
                 _ => (flags & 8 != 0).then_some(0),
             };
@@ -148,21 +151,14 @@ fn what_the_server_is_told() {
     serving(&handle);
     driver.negotiate(RINGS);
     assert_eq!((handle.server(), handle.starts()), (Server::Idle, 1));
-    // Nobody waits for the last one.
-    let seen = wait("the last request", || {
-        let seen = seen.lock().expect("a lock");
-        let last = seen
-            .last()
-            .is_some_and(|(request, _)| *request == RESET_DEVICE);
-        last.then(|| seen.clone())
-    });
+    let seen = std::mem::take(&mut *seen.lock().expect("a lock"));
     let requests: Vec<u32> = seen.iter().map(|(request, _)| *request).collect();
     let queue = [8, 10, 9, 13, 12, 18];
     let expected = [
         &[1, 15, 16, 17, 3, 5, 2][..],
         &queue,
         &queue,
-        &[18, 11, 18, 11, 34],
+        &[18, 11, 10, 18, 11, 10, 34],
     ];
     assert_eq!(requests, expected.concat());
     let table = &seen[5].1;
@@ -261,7 +257,7 @@ fn servers_that_lack_something_are_refused() {
     serving(&handle);
     driver.write(0x70, 0);
     let last = seen.lock().expect("a lock").last().map(|seen| seen.0);
-    assert_eq!(last, Some(GET_VRING_BASE));
+    assert_eq!(last, Some(SET_VRING_BASE));
 }
 
 /// At each request of the beginning.
@@ -316,6 +312,42 @@ fn a_server_that_hangs_is_not_waited_for_at_a_reset() {
     driver.set_up(1024);
     start(&driver);
     assert!(driver.needs_reset());
+}
+
+#[test]
+fn requests_that_were_taken_are_waited_for() {
+    let taken = || Act::Value(3 << 32);
+    let (socket, _) = server(but(GET_VRING_BASE, 1, taken));
+    let (mut driver, handle) = found(&setup(), socket);
+    start(&driver);
+    serving(&handle);
+    // The second queue's ring: as if the server gave them back one by one.
+    let index = GuestAddress((1 << 20) + (1 << 17) + 0xc002);
+    let memory = Arc::clone(&driver.memory);
+    let given_back = Arc::new(AtomicBool::new(false));
+    let giving = std::thread::spawn({
+        let given_back = Arc::clone(&given_back);
+        move || {
+            for count in 1..4_u16 {
+                std::thread::sleep(Duration::from_millis(50));
+                given_back.store(count == 3, Ordering::SeqCst);
+                memory
+                    .store(count.to_le(), index, Ordering::SeqCst)
+                    .expect("memory");
+            }
+        }
+    });
+    driver.negotiate(RINGS);
+    assert!(given_back.load(Ordering::SeqCst), "it did not wait");
+    assert_eq!(handle.server(), Server::Idle);
+    giving.join().expect("no panic");
+    // Now they do not come.
+    driver.set_up(1024);
+    start(&driver);
+    serving(&handle);
+    driver.negotiate(RINGS);
+    let why = "the file server did not finish a driver's requests in time";
+    assert_eq!(handle.server(), Server::Gone(why));
 }
 
 /// A guest can keep it from that for ever.
