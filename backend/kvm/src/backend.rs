@@ -1,6 +1,8 @@
 //! Making machines.
 
+use std::fs::File;
 use std::io;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -15,8 +17,11 @@ use crate::vm::{KvmVm, Prepared};
 /// The most virtual CPUs that a machine gets.
 const MAX_VCPUS: u32 = 64;
 
-/// A machine has 12 places for devices; console, random numbers, the link and the share take one each.
-const MAX_NICS: usize = 8;
+/// A machine has 12 places for devices; console, random numbers, the link, the balloon and the share take one each.
+const MAX_NICS: usize = 7;
+
+/// Where the host's kernel passes packets between a tap and a guest by itself, if it has that.
+const VHOST_NET: &str = "/dev/vhost-net";
 
 /// How the VMM is used.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -56,6 +61,18 @@ impl KvmBackend {
     }
 }
 
+/// One descriptor for each of a card's queues, or none where the host does not have it: the VMM then passes packets.
+fn vhost(queues: usize) -> Vec<OwnedFd> {
+    let open = || File::options().read(true).write(true).open(VHOST_NET);
+    (0..queues)
+        .map(|_| open().map(OwnedFd::from))
+        .collect::<io::Result<_>>()
+        .unwrap_or_else(|error| {
+            tracing::debug!(%error, "without {VHOST_NET}");
+            Vec::new()
+        })
+}
+
 #[async_trait]
 impl Backend for KvmBackend {
     fn name(&self) -> &'static str {
@@ -86,6 +103,8 @@ impl Backend for KvmBackend {
                 source,
             })?;
         memory::check(config.memory_bytes)?;
+        let vhosts = config.nics.iter().map(|nic| vhost(nic.queues.len()));
+        let vhosts = vhosts.collect();
         let confinement = match config.privileges {
             Privileges::Drop { uid, gid } => Confinement {
                 identity: Some(Identity {
@@ -105,6 +124,7 @@ impl Backend for KvmBackend {
             kvm: device.into(),
             kernel: kernel.into_fd(),
             image: image.into_fd(),
+            vhosts,
             config,
         })))
     }

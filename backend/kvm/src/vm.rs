@@ -30,6 +30,8 @@ pub struct Prepared {
     pub kvm: OwnedFd,
     pub kernel: OwnedFd,
     pub image: OwnedFd,
+    /// Of each card.
+    pub vhosts: Vec<Vec<OwnedFd>>,
     pub config: VmConfig,
 }
 
@@ -90,6 +92,7 @@ impl Running {
             kvm,
             kernel,
             image,
+            vhosts,
             config,
         } = prepared;
         let (link, link_end) = socket_pair()?;
@@ -113,10 +116,11 @@ impl Running {
             nics: config
                 .nics
                 .into_iter()
-                .map(|nic| Nic {
+                .zip(vhosts)
+                .map(|(nic, vhosts)| Nic {
                     mac: nic.mac,
                     queues: nic.queues.into_iter().map(|fd| with.add(fd)).collect(),
-                    vhost: Vec::new(),
+                    vhost: vhosts.into_iter().map(|fd| with.add(fd)).collect(),
                 })
                 .collect(),
         }));
