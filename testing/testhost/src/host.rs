@@ -8,8 +8,9 @@ use std::time::Duration;
 use backend_api::{Accelerator, Diagnostics, Tail};
 use backend_process::{Child, Confinement, Exit, Program};
 use backend_qemu::{QemuBackend, QemuConfig};
-use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::UnixStream;
+use tokio::net::unix::OwnedReadHalf;
 use tokio::time::{Instant, timeout_at};
 
 use crate::error::{Who, failed};
@@ -21,8 +22,17 @@ const KEPT: usize = 16 << 10;
 /// How long the last words of a dead process may take to arrive.
 const LAST_WORDS: Duration = Duration::from_millis(500);
 
+/// How often the test host is interrupted. The processor that TCG of QEMU 7.2 emulates forgets an interrupt now and then:
+/// leaving a nested guest changes the set of those that are waiting without regard to the thread that adds to it. If it
+/// was the timer's, and nothing is left to be done, nothing would happen any more. The next interrupt, of any kind, makes
+/// it look again.
+const PULSE: Duration = Duration::from_millis(100);
+
+/// The same where instructions are counted, and a pulse is a disturbance.
+const COUNTED_PULSE: Duration = Duration::from_secs(1);
+
 /// The longest line that the first program writes.
-const LINE: usize = 256;
+const LINE: u64 = 256;
 
 /// What every test host is made from.
 #[derive(Debug, Clone)]
@@ -59,7 +69,7 @@ struct Machine {
     qemu: Child,
     root: Child,
     results: Child,
-    status: BufReader<UnixStream>,
+    status: BufReader<OwnedReadHalf>,
     console: Tail,
     messages: Tail,
     phase: String,
@@ -139,7 +149,7 @@ impl Host {
             Ok::<_, Error>((ours, number))
         };
         let (console, console_end) = channel()?;
-        let (mut status, status_end) = channel()?;
+        let (status, status_end) = channel()?;
         let (stdout, stdout_end) = channel()?;
         let (stderr, stderr_end) = channel()?;
         let terminal = job.terminal.map(|_| channel()).transpose()?;
@@ -177,18 +187,23 @@ impl Host {
         }
         .spawn()
         .map_err(failed("start QEMU"))?;
-        // The socket's buffer may be smaller, and nobody reads before the first program does.
+        let (status, mut writer) = status.into_split();
         let both = [scripts.settings, scripts.job].concat();
-        status
-            .write_all(&both)
-            .await
-            .map_err(failed("hand over the job"))?;
+        let pause = if config.counted { COUNTED_PULSE } else { PULSE };
+        tokio::spawn(async move {
+            // Until QEMU ends, which is noticed elsewhere.
+            let mut written = writer.write_all(&both).await;
+            while written.is_ok() {
+                tokio::time::sleep(pause).await;
+                written = writer.write_all(b"\n").await;
+            }
+        });
         Ok(Self {
             machine: Machine {
                 qemu,
                 root,
                 results,
-                status: BufReader::with_capacity(LINE, status),
+                status: BufReader::new(status),
                 console: Tail::of(console, KEPT),
                 messages: Tail::of(messages, KEPT),
                 phase: "kernel".to_owned(),
@@ -258,9 +273,10 @@ impl Machine {
     /// Waits for the first program to say something. Not cancel-safe between lines of it, which are written whole.
     async fn next(&mut self) -> Result<Event, Error> {
         let mut line = String::new();
+        let mut status = (&mut self.status).take(LINE);
         let (who, exit) = tokio::select! {
             biased;
-            read = self.status.read_line(&mut line) => {
+            read = status.read_line(&mut line) => {
                 // A QEMU that ends with the job unread resets the connection.
                 if matches!(read, Ok(1..)) {
                     return self.understand(line.trim_end());

@@ -15,7 +15,7 @@ use tokio::net::UnixStream;
 use crate::terminal::{self, Raw};
 
 /// How long a boot may take: five seconds on a machine that does nothing else, but it often does.
-const BOOT: Duration = Duration::from_secs(90);
+const BOOT: Duration = Duration::from_secs(120);
 
 /// The same where instructions are counted.
 const COUNTED_BOOT: Duration = Duration::from_secs(600);

@@ -80,7 +80,6 @@ pub fn serve(served: Served) -> Result<()> {
                 cache_policy: CachePolicy::Never,
                 entry_timeout: Duration::ZERO,
                 attr_timeout: Duration::ZERO,
-                allow_mmap: true,
                 root_dir: root_dir.clone(),
                 ..common
             });

@@ -16,8 +16,8 @@ use std::time::Duration;
 
 use crate::{Backend, BackendError, LinkIo, Privileges, Vm, VmConfig};
 
-/// How long a guest may take for anything: these tests share a busy machine.
-pub const PATIENCE: Duration = Duration::from_secs(180);
+/// How long a guest may take for anything: these tests share a busy machine, and its virtualization may be emulated.
+pub const PATIENCE: Duration = Duration::from_secs(600);
 
 /// What a case works with.
 pub struct Fixture {
