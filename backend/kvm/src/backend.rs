@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use backend_api::{Accelerator, Backend, BackendError, Capabilities, Privileges, Vm, VmConfig};
 use backend_host::image::{self, Image};
 use backend_host::{is_program, kvm, memory, settings};
-use backend_process::{Confinement, Identity};
+use backend_process::{Confinement, Identity, Limits};
 
 use crate::vm::{KvmVm, Prepared};
 
@@ -17,6 +17,14 @@ const MAX_VCPUS: u32 = 64;
 
 /// A machine has 12 places for devices; console, random numbers, the link and the share take one each.
 const MAX_NICS: usize = 8;
+
+/// What a VMM may use. Machines of one driver have one user, and share the number of threads; each has one for each
+/// virtual CPU and two more. Descriptors are for 1024 connections, and for queues of devices.
+const LIMITS: Limits = Limits {
+    descriptors: Some(4096),
+    processes: Some(4096),
+    locked_bytes: Some(0),
+};
 
 /// How the VMM is used.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -94,8 +102,10 @@ impl Backend for KvmBackend {
                     groups: Vec::new(),
                 }),
                 namespaces: true,
+                // It gets everything by descriptors, and is linked statically.
                 alone: true,
-                ..Confinement::default()
+                device: None,
+                limits: LIMITS,
             },
             Privileges::Inherit => Confinement::default(),
         };
