@@ -94,28 +94,33 @@ impl Backend for KvmBackend {
                 source,
             })?;
         memory::check(config.memory_bytes)?;
-        let confinement = match config.privileges {
-            Privileges::Drop { uid, gid } => Confinement {
-                identity: Some(Identity {
-                    uid,
-                    gid,
-                    groups: Vec::new(),
-                }),
-                namespaces: true,
-                // It gets everything by descriptors, and is linked statically.
-                alone: true,
-                device: None,
-                limits: LIMITS,
-            },
-            Privileges::Inherit => Confinement::default(),
-        };
         Ok(Box::new(KvmVm::new(Prepared {
             program,
-            confinement,
+            confinement: confinement(config.privileges),
             kvm: device.into(),
             kernel: kernel.into_fd(),
             image: image.into_fd(),
             config,
         })))
+    }
+}
+
+/// How a VMM is confined that has these privileges.
+#[must_use]
+pub fn confinement(privileges: Privileges) -> Confinement {
+    match privileges {
+        Privileges::Drop { uid, gid } => Confinement {
+            identity: Some(Identity {
+                uid,
+                gid,
+                groups: Vec::new(),
+            }),
+            namespaces: true,
+            // It gets everything by descriptors, and is linked statically.
+            alone: true,
+            device: None,
+            limits: LIMITS,
+        },
+        Privileges::Inherit => Confinement::default(),
     }
 }
