@@ -10,7 +10,7 @@ use async_trait::async_trait;
 use backend_api::{Accelerator, Backend, BackendError, Capabilities, Privileges, Vm, VmConfig};
 use backend_host::image::{self, Image};
 use backend_host::{is_program, kvm, memory, settings};
-use backend_process::{Confinement, Identity};
+use backend_process::{Confinement, Identity, Limits};
 
 use crate::vm::{KvmVm, Prepared};
 
@@ -22,6 +22,14 @@ const MAX_NICS: usize = 7;
 
 /// Where the host's kernel passes packets between a tap and a guest by itself, if it has that.
 const VHOST_NET: &str = "/dev/vhost-net";
+
+/// What a VMM may use. Machines of one driver have one user, and share the number of threads; each has one for each
+/// virtual CPU and two more. Descriptors are for 1024 connections, and for queues of devices.
+const LIMITS: Limits = Limits {
+    descriptors: Some(4096),
+    processes: Some(4096),
+    locked_bytes: Some(0),
+};
 
 /// How the VMM is used.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -105,27 +113,34 @@ impl Backend for KvmBackend {
         memory::check(config.memory_bytes)?;
         let vhosts = config.nics.iter().map(|nic| vhost(nic.queues.len()));
         let vhosts = vhosts.collect();
-        let confinement = match config.privileges {
-            Privileges::Drop { uid, gid } => Confinement {
-                identity: Some(Identity {
-                    uid,
-                    gid,
-                    groups: Vec::new(),
-                }),
-                namespaces: true,
-                alone: true,
-                ..Confinement::default()
-            },
-            Privileges::Inherit => Confinement::default(),
-        };
         Ok(Box::new(KvmVm::new(Prepared {
             program,
-            confinement,
+            confinement: confinement(config.privileges),
             kvm: device.into(),
             kernel: kernel.into_fd(),
             image: image.into_fd(),
             vhosts,
             config,
         })))
+    }
+}
+
+/// How a VMM is confined that has these privileges.
+#[must_use]
+pub fn confinement(privileges: Privileges) -> Confinement {
+    match privileges {
+        Privileges::Drop { uid, gid } => Confinement {
+            identity: Some(Identity {
+                uid,
+                gid,
+                groups: Vec::new(),
+            }),
+            namespaces: true,
+            // It gets everything by descriptors, and is linked statically.
+            alone: true,
+            device: None,
+            limits: LIMITS,
+        },
+        Privileges::Inherit => Confinement::default(),
     }
 }

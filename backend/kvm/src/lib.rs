@@ -4,4 +4,4 @@ mod backend;
 mod control;
 mod vm;
 
-pub use backend::{KvmBackend, KvmConfig};
+pub use backend::{KvmBackend, KvmConfig, confinement};

@@ -13,8 +13,8 @@ use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, chownat, makedev, mknodat
 use rustix::io::{Errno, FdFlags, fcntl_setfd};
 use rustix::mount::{MountFlags, mount};
 use rustix::process::{
-    Pid, Resource, Rlimit, Signal, getppid, set_parent_process_death_signal, setrlimit, setsid,
-    umask,
+    Pid, Resource, Rlimit, Signal, getppid, getrlimit, set_parent_process_death_signal, setrlimit,
+    setsid, umask,
 };
 use rustix::thread::{
     Gid, Uid, set_no_new_privs, set_thread_groups, set_thread_res_gid, set_thread_res_uid,
@@ -122,13 +122,18 @@ fn restrain(limits: &Limits) -> rustix::io::Result<()> {
         (Resource::Memlock, limits.locked_bytes),
     ];
     for (resource, most) in all {
-        if most.is_some() {
-            let both = Rlimit {
-                current: most,
-                maximum: most,
-            };
-            setrlimit(resource, both)?;
-        }
+        let Some(most) = most else {
+            continue;
+        };
+        // No more than the caller has: that takes a right which not every root has.
+        let most = getrlimit(resource)
+            .maximum
+            .map_or(most, |own| own.min(most));
+        let both = Rlimit {
+            current: Some(most),
+            maximum: Some(most),
+        };
+        setrlimit(resource, both)?;
     }
     Ok(())
 }

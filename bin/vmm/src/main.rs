@@ -1,7 +1,8 @@
 //! The virtual machine monitor of one sandbox: `cofferdam-vmm CONTROL`.
 //!
 //! Started by `backend-kvm` only, confined: the descriptor whose number is its argument is its control socket
-//! (`vmm-control`), by which everything else comes. It opens nothing by name. Its threads:
+//! (`vmm-control`), by which everything else comes. It opens nothing by name, and gives up the right to (`vmm-jail`) before
+//! it reads the first request. Its threads, each with a list of system calls of its own:
 //!
 //! - the first answers the driver, and ends the process when the driver hangs up;
 //! - `devices` serves all devices;
@@ -14,25 +15,27 @@ mod log;
 mod sandbox;
 
 use std::os::fd::{FromRawFd, OwnedFd, RawFd};
-use std::process::ExitCode;
 
 use anyhow::{Context, bail};
 use vmm_control::{Reply, Request};
 
 use crate::sandbox::Sandbox;
 
-fn main() -> ExitCode {
+fn main() {
     log::install();
-    match run() {
-        Ok(()) => ExitCode::SUCCESS,
+    let mut machine = None;
+    let code = match run(&mut machine) {
+        Ok(()) => 0,
         Err(error) => {
             tracing::error!("{error:#}");
-            ExitCode::FAILURE
+            1
         }
-    }
+    };
+    // The machine is not taken down in order: the kernel does that at once, and nobody in here may do it any more.
+    std::process::exit(code);
 }
 
-fn run() -> anyhow::Result<()> {
+fn run(machine: &mut Option<Sandbox>) -> anyhow::Result<()> {
     let mut arguments = std::env::args_os().skip(1);
     let number = arguments
         .next()
@@ -42,7 +45,7 @@ fn run() -> anyhow::Result<()> {
             "usage: cofferdam-vmm CONTROL, the number of a descriptor: started by cofferdam only",
         )?;
     let control = take(number)?;
-    let mut machine: Option<Sandbox> = None;
+    let jail = vmm_jail::enter()?;
     loop {
         let received = vmm_control::receive::<Request>(&control);
         let Some(mut received) = received.context("the driver's request")? else {
@@ -50,9 +53,9 @@ fn run() -> anyhow::Result<()> {
             return Ok(());
         };
         let request = std::mem::replace(&mut received.message, Request::Stop);
-        let answer = match (request, &mut machine) {
+        let answer = match (request, &mut *machine) {
             (Request::Create(wanted), place @ None) => {
-                Sandbox::create(*wanted, received).map(|made| {
+                Sandbox::create(*wanted, received, jail.clone()).map(|made| {
                     *place = Some(made);
                     Reply::Done
                 })

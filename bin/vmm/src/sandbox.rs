@@ -10,6 +10,7 @@ use vmm_balloon::Balloon;
 use vmm_console::Console;
 use vmm_control::{Create, Handle, LINK_PORT, Received, Request, Stats};
 use vmm_fs::Fs;
+use vmm_jail::Jail;
 use vmm_machine::{Backing, Boot, Config, Machine, Outcome};
 use vmm_net::Net;
 use vmm_rng::Rng;
@@ -20,6 +21,7 @@ use vmm_vsock::Vsock;
 pub struct Sandbox {
     machine: Machine,
     boot: Option<Boot>,
+    jail: Jail,
 }
 
 impl Sandbox {
@@ -27,7 +29,11 @@ impl Sandbox {
     ///
     /// # Errors
     /// What KVM, the host or the file server refuse; a request that does not bring what it names.
-    pub fn create(wanted: Create, mut received: Received<Request>) -> anyhow::Result<Self> {
+    pub fn create(
+        wanted: Create,
+        mut received: Received<Request>,
+        jail: Jail,
+    ) -> anyhow::Result<Self> {
         let events = EventLoop::new().context("make an event loop")?;
         let config = Config {
             memory_bytes: wanted.memory_bytes,
@@ -82,10 +88,17 @@ impl Sandbox {
             image: Some(File::from(received.take(wanted.image)?)),
             command_line: wanted.command_line,
         };
+        // There is no disk yet, and memory that is a file has its length.
+        vmm_jail::limit_files(0)?;
+        let filter = Arc::clone(&jail.devices);
         thread::Builder::new()
             .name("devices".to_owned())
             .spawn(move || {
-                if let Err(error) = events.run() {
+                let served = filter
+                    .apply()
+                    .map_err(io::Error::other)
+                    .and_then(|()| events.run());
+                if let Err(error) = served {
                     tracing::error!(%error, "the devices cannot be served");
                 }
                 // Without devices there is no guest.
@@ -95,17 +108,20 @@ impl Sandbox {
         Ok(Self {
             machine,
             boot: Some(boot),
+            jail,
         })
     }
 
-    /// Starts the virtual CPUs.
+    /// Starts the virtual CPUs, and confines the calling thread: it makes no machine any more.
     ///
     /// # Errors
     /// When it was booted, when the guest does not fit, and what KVM refuses.
     pub fn boot(&mut self) -> anyhow::Result<()> {
         let boot = self.boot.take().context("the machine has booted already")?;
-        let begin: Arc<dyn Fn() -> io::Result<()> + Send + Sync> = Arc::new(|| Ok(()));
-        self.machine.boot(boot, begin, Box::new(end))?;
+        let filter = Arc::clone(&self.jail.vcpu);
+        let begin = move || filter.apply().map_err(io::Error::other);
+        self.machine.boot(boot, Arc::new(begin), Box::new(end))?;
+        self.jail.main.apply()?;
         Ok(())
     }
 

@@ -1,0 +1,213 @@
+//! Which system calls each thread may make, and why.
+//!
+//! A descriptor is no condition: its number is whatever was free. So what may be done to one is limited by the request and
+//! its flags, and which descriptors there are is the driver's choice: the process can't open any.
+
+use crate::rule::Condition::{Has, Is, Lacks, Null, Own};
+use crate::rule::Rule;
+
+/// `PROT_EXEC`: no thread ever makes memory executable.
+const EXECUTABLE: u32 = libc::PROT_EXEC as u32;
+
+/// The flags of a thread as the C library starts it: it shares all with the others.
+const THREAD: u32 = (libc::CLONE_VM
+    | libc::CLONE_FS
+    | libc::CLONE_FILES
+    | libc::CLONE_SIGHAND
+    | libc::CLONE_THREAD
+    | libc::CLONE_SYSVSEM
+    | libc::CLONE_SETTLS
+    | libc::CLONE_PARENT_SETTID
+    | libc::CLONE_CHILD_CLEARTID) as u32;
+
+/// A request of KVM's without an argument, or with a number.
+const fn kvm(number: u32) -> Rule {
+    Rule::request(0xae00 | number)
+}
+
+/// A request of KVM's that the kernel reads this many bytes for.
+const fn kvm_write(number: u32, bytes: usize) -> Rule {
+    Rule::request(1 << 30 | (bytes as u32) << 16 | 0xae00 | number)
+}
+
+/// A request of KVM's that the kernel writes this many bytes for.
+const fn kvm_read(number: u32, bytes: usize) -> Rule {
+    Rule::request(2 << 30 | (bytes as u32) << 16 | 0xae00 | number)
+}
+
+/// What any thread does, the language and the C library included.
+pub const EVERYBODY: [Rule; 31] = [
+    // Events, sockets, taps, the console, and what there is to say on standard error.
+    Rule::call(libc::SYS_read),
+    Rule::call(libc::SYS_write),
+    Rule::call(libc::SYS_readv),
+    Rule::call(libc::SYS_writev),
+    // Whatever owns a descriptor closes it.
+    Rule::call(libc::SYS_close),
+    // In a debug build it looks before whether the descriptor is open.
+    Rule::when(libc::SYS_fcntl, Is(1, libc::F_GETFD as u32)),
+    // The heap grows and shrinks at its end,
+    Rule::call(libc::SYS_brk),
+    // beside it for what is large: memory of no file, and without code,
+    Rule::when(libc::SYS_mmap, Has(3, libc::MAP_ANONYMOUS as u32)).and(Lacks(2, EXECUTABLE)),
+    Rule::call(libc::SYS_munmap),
+    // which grows by moving: its rights stay as they are.
+    Rule::call(libc::SYS_mremap),
+    // The heap's reserve is made usable as it is needed.
+    Rule::when(libc::SYS_mprotect, Lacks(2, EXECUTABLE)),
+    // The heap, stacks of threads that end, and the balloon give pages back.
+    Rule::call(libc::SYS_madvise),
+    // Locks and conditions.
+    Rule::call(libc::SYS_futex),
+    // A lock that is nearly free is spun for.
+    Rule::call(libc::SYS_sched_yield),
+    // Deadlines. Most clocks are read without the kernel, but not on every host.
+    Rule::call(libc::SYS_clock_gettime),
+    // A call that waits goes on after the process was stopped and continued.
+    Rule::call(libc::SYS_restart_syscall),
+    // Keys of hash tables are random.
+    Rule::call(libc::SYS_getrandom),
+    // Signals are blocked around what must not be disturbed,
+    Rule::call(libc::SYS_rt_sigprocmask),
+    // and what handles one returns.
+    Rule::call(libc::SYS_rt_sigreturn),
+    // The end of a thread: its signal stack goes first.
+    Rule::call(libc::SYS_sigaltstack),
+    Rule::call(libc::SYS_exit),
+    // The end of all: the guest's end is the process's.
+    Rule::call(libc::SYS_exit_group),
+    // A panic ends the process by a signal to itself, whose default action it restores before.
+    Rule::call(libc::SYS_getpid),
+    Rule::call(libc::SYS_gettid),
+    Rule::when(libc::SYS_tgkill, Own(0)),
+    Rule::when(libc::SYS_rt_sigaction, Is(0, libc::SIGABRT as u32)),
+    // Memory that is not there, a stack without room or a file that was cut: the handler of these two steps aside, so that
+    // the signal ends the process.
+    Rule::when(libc::SYS_rt_sigaction, Is(0, libc::SIGSEGV as u32)),
+    Rule::when(libc::SYS_rt_sigaction, Is(0, libc::SIGBUS as u32)),
+    // Answers to the driver and orders to the file server, over sockets that are connected.
+    Rule::when(libc::SYS_sendto, Null(4)),
+    Rule::when(libc::SYS_recvfrom, Null(4)),
+    Rule::call(libc::SYS_sendmsg),
+];
+
+/// What the first thread does while the guest runs: it answers the driver. Virtual CPUs are stopped by signals to them, which
+/// everybody may send within the process.
+pub const MAIN: [Rule; 1] = [
+    // The driver's requests.
+    Rule::call(libc::SYS_recvmsg),
+];
+
+/// What devices do, whichever thread they are called by: the one that serves them, or that of a virtual CPU whose driver
+/// starts or resets one.
+pub const WORK: [Rule; 11] = [
+    // What a device waits for, as long as it waits.
+    Rule::call(libc::SYS_epoll_ctl),
+    // Rate limits, and deadlines of connections and of the file server.
+    Rule::call(libc::SYS_timerfd_settime),
+    // vsock: one half of a connection ends. The file share: the file server is left.
+    Rule::call(libc::SYS_shutdown),
+    // The file share waits for the file server to let go of the guest's memory.
+    Rule::call(libc::SYS_poll),
+    Rule::call(libc::SYS_ppoll),
+    // The network card has vhost-net tell of its failures.
+    Rule::call(libc::SYS_eventfd2),
+    // The disk: requests go to the kernel by a ring that was set up, and limited to reads and writes of one file, before.
+    Rule::call(libc::SYS_io_uring_enter),
+    // The disk: how much room its file really takes.
+    Rule::call(libc::SYS_fstat),
+    // The disk: a ring that has no room for a cancellation is asked again.
+    Rule::call(libc::SYS_clock_nanosleep),
+    // The balloon: memory that is a file gets a hole, and the file stays as long as it is.
+    Rule::when(
+        libc::SYS_fallocate,
+        Is(
+            1,
+            (libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE) as u32,
+        ),
+    ),
+    // A socket that was accepted does not block.
+    Rule::request(libc::FIONBIO as u32),
+];
+
+/// What only the thread does that serves devices.
+pub const DEVICES: [Rule; 2] = [
+    // It waits for events.
+    Rule::call(libc::SYS_epoll_wait),
+    // vsock: programs of the host connect to the guest.
+    Rule::call(libc::SYS_accept4),
+];
+
+/// What only the thread of a virtual CPU does.
+pub const VCPU: [Rule; 1] = [
+    // It runs.
+    kvm(0x80),
+];
+
+/// What it takes to make a machine, before any guest has run.
+pub const SETUP: [Rule; 47] = [
+    // KVM: version, abilities and features, the size of what a virtual CPU shares with us.
+    kvm(0x00),
+    kvm(0x03),
+    kvm(0x04),
+    Rule::request(0xc008_ae05),
+    // KVM: the machine, its task state, interrupt controllers, and virtual CPUs.
+    kvm(0x01),
+    kvm(0x47),
+    kvm(0x60),
+    kvm(0x41),
+    // KVM: the guest's memory, and devices' interrupts and queues.
+    kvm_write(0x46, 32),
+    kvm_write(0x76, 32),
+    kvm_write(0x79, 64),
+    // KVM: features, model-specific registers, and registers of a virtual CPU; its interrupt controller.
+    kvm_write(0x90, 8),
+    kvm_write(0x89, 8),
+    kvm_read(0x83, 312),
+    kvm_write(0x84, 312),
+    kvm_write(0x82, 144),
+    kvm_read(0x8e, 1024),
+    kvm_write(0x8f, 1024),
+    // What KVM shares with us, guest memory that is a file, images: memory of a file, without code.
+    Rule::when(libc::SYS_mmap, Lacks(2, EXECUTABLE)),
+    // The network card: what the tap is, and the length of its headers.
+    Rule::request(libc::TUNGETIFF as u32),
+    Rule::request(libc::TUNSETVNETHDRSZ as u32),
+    // The network card: vhost-net becomes ours, and tells what it can do (VHOST_SET_OWNER, VHOST_GET_FEATURES).
+    Rule::request(0xaf01),
+    Rule::request(0x8008_af00),
+    // Kernel, image and disks: their length and kind, and the kernel's headers.
+    Rule::call(libc::SYS_lseek),
+    Rule::call(libc::SYS_pread64),
+    Rule::call(libc::SYS_statx),
+    Rule::when(libc::SYS_newfstatat, Has(3, libc::AT_EMPTY_PATH as u32)),
+    // Guest memory that the file server shares.
+    Rule::call(libc::SYS_memfd_create),
+    Rule::call(libc::SYS_ftruncate),
+    // What came with a request is not inherited; console, taps and sockets do not block; how a disk was opened.
+    Rule::when(libc::SYS_fcntl, Is(1, libc::F_SETFD as u32)),
+    Rule::when(libc::SYS_fcntl, Is(1, libc::F_GETFL as u32)),
+    Rule::when(libc::SYS_fcntl, Is(1, libc::F_SETFL as u32)),
+    Rule::when(libc::SYS_fcntl, Is(1, libc::F_DUPFD_CLOEXEC as u32)),
+    // The event loop, and timers of devices.
+    Rule::call(libc::SYS_epoll_create1),
+    Rule::call(libc::SYS_timerfd_create),
+    // The disk: its ring, and what that is limited to.
+    Rule::call(libc::SYS_io_uring_setup),
+    Rule::call(libc::SYS_io_uring_register),
+    // Threads. The C library tries clone3 first: that is answered elsewhere (`filter.rs`), as its flags can't be seen.
+    Rule::call(libc::SYS_clone3),
+    Rule::when(libc::SYS_clone, Is(0, THREAD)),
+    // A thread begins: what the C library keeps with the kernel, its name, the ends of its stack.
+    Rule::call(libc::SYS_set_robust_list),
+    Rule::call(libc::SYS_rseq),
+    Rule::when(libc::SYS_prctl, Is(0, libc::PR_SET_NAME as u32)),
+    Rule::call(libc::SYS_sched_getaffinity),
+    // The stack's end is found by its limit; a limit is set for files. Of this process only.
+    Rule::when(libc::SYS_prlimit64, Is(0, 0)),
+    // The signal that stops virtual CPUs is given a handler.
+    Rule::call(libc::SYS_rt_sigaction),
+    // The next list.
+    Rule::when(libc::SYS_prctl, Is(0, libc::PR_SET_NO_NEW_PRIVS as u32)),
+    Rule::when(libc::SYS_seccomp, Is(0, libc::SECCOMP_SET_MODE_FILTER)),
+];
