@@ -16,10 +16,15 @@ use crate::places::Places;
 use crate::testhost;
 
 /// The test targets, by their package.
-const TARGETS: [(&str, &str); 2] = [
+const TARGETS: [(&str, &str); 4] = [
     ("backend-kvm", "conformance"),
+    ("backend-kvm", "process"),
     ("backend-qemu", "conformance"),
+    ("vmm-net", "vhost"),
 ];
+
+/// Those that take long where virtualization is emulated: all that people and networks do, on our own VMM.
+const LONG_TARGETS: [(&str, &str); 2] = [("harness", "people"), ("harness", "network")];
 
 /// Tells the tests to use KVM.
 const ACCELERATOR: (&str, &str) = ("COFFERDAM_TEST_ACCELERATOR", "kvm");
@@ -33,6 +38,9 @@ pub struct Options {
     /// Run them in a test host, whatever this machine can.
     #[arg(long)]
     emulated: bool,
+    /// Run the end-to-end tests with KVM, too: half an hour where virtualization is emulated.
+    #[arg(long)]
+    all: bool,
     /// What the test programs are told, such as the name of one test.
     #[arg(last = true)]
     arguments: Vec<String>,
@@ -72,7 +80,8 @@ pub fn run(places: &Places, options: &Options) -> Result<()> {
         Where::TestHost(why) => println!("kvm-tests run in a test host: {why}"),
     }
     let mut failed = Vec::new();
-    for (package, target) in TARGETS {
+    let long = LONG_TARGETS.into_iter().filter(|_| options.all);
+    for (package, target) in TARGETS.into_iter().chain(long) {
         let program = build(places, package, target)?;
         let start = Instant::now();
         let mut tests = match place {
