@@ -16,15 +16,19 @@ use crate::places::Places;
 use crate::testhost;
 
 /// The test targets, by their package.
-const TARGETS: [(&str, &str); 4] = [
+const TARGETS: [(&str, &str); 3] = [
     ("backend-kvm", "conformance"),
     ("backend-kvm", "process"),
-    ("backend-qemu", "conformance"),
     ("vmm-net", "vhost"),
 ];
 
-/// Those that take long where virtualization is emulated: all that people and networks do, on our own VMM.
-const LONG_TARGETS: [(&str, &str); 2] = [("harness", "people"), ("harness", "network")];
+/// Those that take long where virtualization is emulated: QEMU with KVM, and all that people and networks do on our own
+/// VMM.
+const LONG_TARGETS: [(&str, &str); 3] = [
+    ("backend-qemu", "conformance"),
+    ("harness", "people"),
+    ("harness", "network"),
+];
 
 /// Tells the tests to use KVM.
 const ACCELERATOR: (&str, &str) = ("COFFERDAM_TEST_ACCELERATOR", "kvm");
@@ -38,7 +42,7 @@ pub struct Options {
     /// Run them in a test host, whatever this machine can.
     #[arg(long)]
     emulated: bool,
-    /// Run the end-to-end tests with KVM, too: half an hour where virtualization is emulated.
+    /// Run QEMU's and the end-to-end tests with KVM, too: half an hour where virtualization is emulated.
     #[arg(long)]
     all: bool,
     /// What the test programs are told, such as the name of one test.
