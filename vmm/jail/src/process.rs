@@ -12,7 +12,7 @@ use rustix::process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior,
 use crate::JailError;
 
 /// The newest Landlock that this was written for. An older kernel does what it knows.
-const NEWEST: ABI = ABI::V7;
+const NEWEST: ABI = ABI::V9;
 
 /// Has all threads allocate from one heap. With one for each thread the C library opens a file of `/proc` when it shrinks
 /// one, which no list allows; and each costs memory of its own.
