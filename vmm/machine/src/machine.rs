@@ -52,7 +52,7 @@ impl Machine {
         if config.vcpus == 0 || config.vcpus > MAX_VCPUS {
             return Err(Error::Shape("a machine has 1 to 64 virtual CPUs"));
         }
-        if config.memory_bytes < 64 << 20 || config.memory_bytes % (1 << 20) != 0 {
+        if config.memory_bytes < 64 << 20 || !config.memory_bytes.is_multiple_of(1 << 20) {
             return Err(Error::Shape(
                 "a machine has whole MiB of memory, at least 64",
             ));

@@ -27,13 +27,15 @@ pub fn write(
     image: (u32, u32),
     ram: impl Iterator<Item = (u64, u64)>,
 ) -> Result<(), vm_memory::GuestMemoryError> {
-    let mut params = boot_params::default();
-    params.hdr = header.unwrap_or(setup_header {
-        boot_flag: BOOT_FLAG,
-        header: HEADER,
-        kernel_alignment: ALIGNMENT,
-        ..setup_header::default()
-    });
+    let mut params = boot_params {
+        hdr: header.unwrap_or(setup_header {
+            boot_flag: BOOT_FLAG,
+            header: HEADER,
+            kernel_alignment: ALIGNMENT,
+            ..setup_header::default()
+        }),
+        ..boot_params::default()
+    };
     params.hdr.type_of_loader = OTHER_LOADER;
     params.hdr.cmd_line_ptr = layout::COMMAND_LINE as u32;
     params.hdr.cmdline_size = command_line as u32;
