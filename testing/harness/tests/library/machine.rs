@@ -38,9 +38,10 @@ pub fn config_file(cofferdam: &Cofferdam) -> PathBuf {
     let prefix = prefix.parent().and_then(Path::parent).expect("the prefix");
     let path = cofferdam.folder().join("library.toml");
     let text = format!(
-        "kernel = {:?}\ninitrd = {:?}\nfile_server = {:?}\n",
+        "kernel = {:?}\ninitrd = {:?}\nvmm = {:?}\nfile_server = {:?}\n",
         prefix.join("lib/cofferdam/vmlinux"),
         prefix.join("lib/cofferdam/initramfs.cpio"),
+        prefix.join("libexec/cofferdam/cofferdam-vmm"),
         prefix.join("libexec/cofferdam/cofferdam-fs")
     );
     fs::write(&path, text).expect("writes");
