@@ -23,6 +23,7 @@ mod loopback;
 mod namespace;
 mod network;
 mod own;
+mod process;
 mod resolver;
 mod snapshot;
 mod tap;

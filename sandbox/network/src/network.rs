@@ -1,7 +1,6 @@
 //! The network of one sandbox: its cards, and the interfaces that they stand for.
 
 use std::os::fd::OwnedFd;
-use std::path::Path;
 use std::sync::Arc;
 
 use cofferdam_netlink::{Events, Socket};
@@ -14,6 +13,7 @@ use crate::filter::{self, DROP, MOST_ADDRESSES};
 use crate::link;
 use crate::namespace::Namespace;
 use crate::own;
+use crate::process::is_process;
 use crate::resolver::{self, Resolver};
 use crate::snapshot::{self, Interface, Mac, Snapshot};
 use crate::tap;
@@ -364,10 +364,6 @@ impl Card {
             tracing::debug!(%error, interface = interface.name, "not taken off cleanly");
         }
     }
-}
-
-fn is_process(pid: u32) -> bool {
-    Path::new(&format!("/proc/{pid}")).exists()
 }
 
 /// Makes sure that nobody else has the interface's frames; what a killed sandbox has left is taken off.
