@@ -1,8 +1,9 @@
 //! Containers that come and go in a running sandbox.
 
 use std::fs;
+use std::time::Duration;
 
-use harness::Cofferdam;
+use harness::{Cofferdam, wait_until};
 use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 use sandbox::spec::Rootfs;
 use sandbox::{Sandbox, SandboxError};
@@ -10,14 +11,38 @@ use sandbox::{Sandbox, SandboxError};
 use crate::machine::{boot, collected, id, layered, on_one_thread, rootfs, run, script, start};
 
 /// What the file server of a sandbox has mounted and open.
-fn held(sandbox: &Sandbox) -> (String, usize) {
+fn held(sandbox: &Sandbox) -> (String, Vec<String>) {
     let is_server = |pid: &&u32| {
         fs::read_link(format!("/proc/{pid}/exe")).is_ok_and(|path| path.ends_with("cofferdam-fs"))
     };
     let server = sandbox.processes().iter().find(is_server).expect("it runs");
     let mounts = fs::read_to_string(format!("/proc/{server}/mountinfo")).expect("reads");
     let open = fs::read_dir(format!("/proc/{server}/fd")).expect("lists");
-    (mounts, open.count())
+    let mut open: Vec<_> = open
+        .filter_map(|entry| fs::read_link(entry.ok()?.path()).ok())
+        .map(|target| target.display().to_string())
+        .collect();
+    open.sort();
+    (mounts, open)
+}
+
+/// As [`held`], once it stays so: what the guest has looked at during its start is closed a moment later.
+fn settled(sandbox: &Sandbox) -> (String, Vec<String>) {
+    let mut last = held(sandbox);
+    wait_until(Duration::from_secs(60), || {
+        std::thread::sleep(Duration::from_millis(100));
+        let now = held(sandbox);
+        let same = now == last;
+        last = now;
+        same
+    });
+    last
+}
+
+/// A file that the guest has closed is told to the server a moment later.
+fn expect_held(sandbox: &Sandbox, expected: &(String, Vec<String>)) {
+    wait_until(Duration::from_secs(60), || held(sandbox) == *expected);
+    assert_eq!(held(sandbox), *expected);
 }
 
 #[test]
@@ -87,7 +112,7 @@ fn one_container_goes_and_the_other_stays() {
     let other = layered(&lower, &cofferdam.folder().join("other"));
     on_one_thread(async {
         let sandbox = boot(&cofferdam).await;
-        let before = held(&sandbox);
+        let before = settled(&sandbox);
         // Shown to this one only, and what it does to them is not the other's.
         let text = "trap '' TERM; echo one > /file; (sleep 1000 & sleep 1000 & sleep 1000) & wait";
         let (one, _) = start(&sandbox, "one", &script("one", &shared, text))
@@ -127,11 +152,7 @@ fn one_container_goes_and_the_other_stays() {
         assert_eq!((exit.code, output.text().as_str()), (3, text));
         staying.delete().await.expect("deletes");
 
-        assert_eq!(
-            held(&sandbox),
-            before,
-            "the file server holds nothing of them"
-        );
+        expect_held(&sandbox, &before);
         sandbox.stop().await;
     });
     cofferdam.assert_nothing_left();
@@ -145,7 +166,7 @@ fn a_container_that_cannot_be_made_leaves_nothing() {
     let lower = rootfs(&cofferdam);
     on_one_thread(async {
         let sandbox = boot(&cofferdam).await;
-        let before = held(&sandbox);
+        let before = settled(&sandbox);
         let rootfs = layered(&lower, &cofferdam.folder().join("storage"));
         let mut spec = script("c", &rootfs, "true");
         let process = spec.spec.process().clone().map(|mut process| {
@@ -167,7 +188,7 @@ fn a_container_that_cannot_be_made_leaves_nothing() {
             }
         };
         assert!(error.to_string().contains("/no/such/command"), "{error}");
-        assert_eq!(held(&sandbox), before);
+        expect_held(&sandbox, &before);
 
         let missing = Rootfs::Layers {
             layers: vec![cofferdam.folder().join("nowhere")],
@@ -184,7 +205,7 @@ fn a_container_that_cannot_be_made_leaves_nothing() {
             error.contains("share entry c/rootfs: cannot open") && error.contains("nowhere"),
             "{error}"
         );
-        assert_eq!(held(&sandbox), before);
+        expect_held(&sandbox, &before);
 
         // Given up half way.
         let spec = script("c", &rootfs, "true");
@@ -211,7 +232,7 @@ fn a_container_that_cannot_be_made_leaves_nothing() {
             }
         };
         assert_eq!(code, 0);
-        assert_eq!(held(&sandbox), before);
+        expect_held(&sandbox, &before);
         sandbox.stop().await;
     });
     cofferdam.assert_nothing_left();
@@ -225,7 +246,7 @@ fn many_containers_come_and_go_at_once() {
     let lower = rootfs(&cofferdam);
     on_one_thread(async {
         let sandbox = boot(&cofferdam).await;
-        let before = held(&sandbox);
+        let before = settled(&sandbox);
         for _round in 0..2 {
             let one = async |number: u32| {
                 let name = format!("c{number}");
@@ -246,7 +267,7 @@ fn many_containers_come_and_go_at_once() {
                 )
             );
         }
-        assert_eq!(held(&sandbox), before);
+        expect_held(&sandbox, &before);
         sandbox.stop().await;
     });
     cofferdam.assert_nothing_left();
