@@ -3,7 +3,6 @@
 //! apt reads the suite with a sources list and folders of its own, and checks the archive's signature and the package's
 //! digest. The package stays in the cache under its version; a fetched one needs no network.
 
-use std::fs;
 use std::path::PathBuf;
 use std::process::Command;
 
@@ -134,15 +133,7 @@ impl Engine {
         let stage = store.stage()?;
         let content = stage.path().join("content");
         for (package, version) in self.packages.iter().zip(&versions) {
-            let folder = stage.path().join(package);
-            fs::create_dir(&folder).with_context(|| format!("create {}", folder.display()))?;
-            let file = suite.download(package, version, &folder)?;
-            command::run(
-                Command::new("dpkg-deb")
-                    .arg("--extract")
-                    .arg(&file)
-                    .arg(&content),
-            )?;
+            suite.unpack(package, version, stage.path(), &content)?;
         }
         for program in self.programs {
             command::output(Command::new(content.join(program)).arg("--version"))?;

@@ -74,11 +74,14 @@ pub fn run(places: &Places, options: &Options) -> Result<()> {
             bail!("{} is missing: `make build` makes it", path.display());
         }
     }
-    let host = testhost::prepare(places, false)?;
+    let host = testhost::program(places)?;
     let place = match options.emulated {
         true => Where::TestHost("as asked for".to_owned()),
         false => probe(&host, &guest)?,
     };
+    if let Where::TestHost(_) = place {
+        testhost::images(places, false)?;
+    }
     match &place {
         Where::Here(why) => println!("kvm-tests run on this machine: {why}"),
         Where::TestHost(why) => println!("kvm-tests run in a test host: {why}"),

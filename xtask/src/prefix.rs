@@ -50,7 +50,7 @@ pub fn build(places: &Places, kernel: &kernel::Options) -> Result<()> {
         place(&places.target.join("release").join(name), &target, 0o755)?;
     }
     let (package, profile, path) = VMM;
-    let (built, _) = standalone::build(
+    let built = standalone::build(
         places,
         &Program {
             package,
@@ -59,7 +59,7 @@ pub fn build(places: &Places, kernel: &kernel::Options) -> Result<()> {
             environment: &[],
         },
     )?;
-    place(&built, &places.prefix().join(path), 0o755)?;
+    place_bytes(&built, &places.prefix().join(path), 0o755)?;
     let (source, path) = CONFIGURATION;
     place(
         &places.root.join(source),

@@ -48,8 +48,8 @@ pub fn folder(places: &Places, profile: &str) -> PathBuf {
     places.target.join(TARGET).join(profile)
 }
 
-/// Builds a program; where it is, and what it is.
-pub fn build(places: &Places, program: &Program<'_>) -> Result<(PathBuf, Vec<u8>)> {
+/// Builds a program.
+pub fn build(places: &Places, program: &Program<'_>) -> Result<Vec<u8>> {
     let &Program {
         package,
         profile,
@@ -75,5 +75,5 @@ pub fn build(places: &Places, program: &Program<'_>) -> Result<(PathBuf, Vec<u8>
     if elf::needs_interpreter(&content)? {
         bail!("{} is not statically linked", path.display());
     }
-    Ok((path, content))
+    Ok(content)
 }

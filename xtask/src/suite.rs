@@ -83,6 +83,19 @@ impl Suite {
             .with_context(|| format!("{package} depends on no {start}…"))
     }
 
+    /// Fetches a package by way of a folder of its own in `stage`, and adds its files to `content`.
+    pub fn unpack(&self, package: &str, version: &str, stage: &Path, content: &Path) -> Result<()> {
+        let folder = stage.join(package);
+        fs::create_dir(&folder).with_context(|| format!("create {}", folder.display()))?;
+        let file = self.download(package, version, &folder)?;
+        command::run(
+            Command::new("dpkg-deb")
+                .arg("--extract")
+                .arg(&file)
+                .arg(content),
+        )
+    }
+
     /// Fetches a package into an empty folder; answers its file.
     pub fn download(&self, package: &str, version: &str, folder: &Path) -> Result<PathBuf> {
         command::run(

@@ -34,7 +34,7 @@ pub struct VmConfig {
 pub struct Nic {
     /// The Ethernet address that the card is born with; the guest may give it another.
     pub mac: [u8; 6],
-    /// The tap's queues, at least one; the tap was made with `IFF_VNET_HDR`.
+    /// The tap's queues, at least one and at most as many as [`Capabilities::nic_queues`](crate::Capabilities::nic_queues); the tap was made with `IFF_VNET_HDR`.
     pub queues: Vec<OwnedFd>,
 }
 

@@ -119,6 +119,8 @@ pub struct Capabilities {
     pub pause: bool,
     /// The most network cards a machine may have.
     pub nics: usize,
+    /// The most queues a network card may have.
+    pub nic_queues: u32,
     /// The most virtual CPUs a machine may have.
     pub max_vcpus: u32,
     /// A bound on the time from boot to the guest agent's first byte on a healthy but loaded host; callers wait this

@@ -1,7 +1,9 @@
-//! What backends look at before they start a machine: its configuration, its files, and what the host has.
+//! What backends have in common: what they look at before they start a machine (its configuration, its files, and what
+//! the host has), and the life of a VMM process.
 
 pub mod image;
 pub mod kvm;
+pub mod life;
 pub mod memory;
 pub mod settings;
 

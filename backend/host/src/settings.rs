@@ -40,6 +40,13 @@ pub fn check(config: &VmConfig, capabilities: &Capabilities) -> Result<(), Backe
             "are more than a machine has room for",
         ));
     }
+    let most = capabilities.nic_queues as usize;
+    if let Some(nic) = config.nics.iter().find(|nic| nic.queues.len() > most) {
+        return Err(unsupported(
+            format!("a network card with {} queues", nic.queues.len()),
+            "has more than a card can have",
+        ));
+    }
     if config.nics.iter().any(|nic| nic.queues.is_empty()) {
         return Err(unsupported(
             "a network card without queues".to_owned(),

@@ -20,6 +20,9 @@ const MAX_VCPUS: u32 = 64;
 /// A machine has 12 places for devices; console, random numbers, the link, the balloon and the share take one each.
 const MAX_NICS: usize = 7;
 
+/// The most queues of a card. With vhost-net each brings two descriptors, and all of them come with one message.
+const MAX_QUEUES: u32 = 8;
+
 /// Where the host's kernel passes packets between a tap and a guest by itself, if it has that.
 const VHOST_NET: &str = "/dev/vhost-net";
 
@@ -93,6 +96,7 @@ impl Backend for KvmBackend {
             share: true,
             pause: true,
             nics: MAX_NICS,
+            nic_queues: MAX_QUEUES,
             max_vcpus: MAX_VCPUS,
             boot_deadline: Duration::from_secs(30),
         }

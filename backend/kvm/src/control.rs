@@ -71,8 +71,19 @@ impl Control {
         Ok((Self { socket }, theirs))
     }
 
+    /// Asks for something that is done or not.
+    pub async fn tell(&self, request: &Request, with: &Descriptors) -> Result<(), ControlError> {
+        match self.ask(request, with).await? {
+            Reply::Done => Ok(()),
+            Reply::Failed(reason) => Err(ControlError::Refused(reason)),
+            Reply::Stats(_) => Err(ControlError::Refused(
+                "it answers something else".to_owned(),
+            )),
+        }
+    }
+
     /// Asks for something and waits for the answer.
-    pub async fn ask(&self, request: &Request, with: &Descriptors) -> Result<Reply, ControlError> {
+    async fn ask(&self, request: &Request, with: &Descriptors) -> Result<Reply, ControlError> {
         let socket = self.socket.lock().await;
         let exchange = async {
             retry(&socket, true, |socket| {
@@ -88,10 +99,7 @@ impl Control {
             .await
             .map_err(|_elapsed| ControlError::Silent)?;
         match answer {
-            Ok(Some(received)) => match received.message {
-                Reply::Failed(reason) => Err(ControlError::Refused(reason)),
-                reply => Ok(reply),
-            },
+            Ok(Some(received)) => Ok(received.message),
             Ok(None) => Err(ControlError::HungUp),
             Err(ChannelError::Socket(Errno::PIPE | Errno::CONNRESET)) => Err(ControlError::HungUp),
             Err(error) => Err(ControlError::Channel(error)),

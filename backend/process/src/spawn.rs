@@ -43,10 +43,15 @@ impl Program {
     ///
     /// # Errors
     /// The operating system's answer to fork, exec or one of the steps between them; `InvalidInput` for a network namespace
-    /// that nothing would move the child into, and for a child that is to be alone without namespaces.
+    /// that nothing would move the child into, a child that is to be alone without namespaces, and a device where nobody
+    /// would put it.
     pub fn spawn(self) -> io::Result<Child> {
         let Confinement {
-            namespaces, alone, ..
+            namespaces,
+            alone,
+            device,
+            ref identity,
+            ..
         } = self.confinement;
         let refused = |reason| Err(io::Error::new(io::ErrorKind::InvalidInput, reason));
         if self.network.is_some() && !namespaces {
@@ -54,6 +59,9 @@ impl Program {
         }
         if alone && !namespaces {
             return refused("a program that is alone without namespaces");
+        }
+        if device.is_some() && (alone || !namespaces || identity.is_none()) {
+            return refused("a device for a program that has no /dev of its own");
         }
         let mut command = Command::new(&self.path);
         command

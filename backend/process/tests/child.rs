@@ -5,7 +5,7 @@ use std::os::fd::AsRawFd;
 use std::path::Path;
 use std::time::Duration;
 
-use backend_process::{Child, Confinement, Exit, Identity, Program};
+use backend_process::{Child, Confinement, Device, Exit, Identity, Program};
 use tokio::io::AsyncReadExt;
 use tokio::time::timeout;
 
@@ -41,6 +41,17 @@ fn a_namespace_that_would_be_passed_over_is_refused() {
     let mut program = shell("true");
     program.network = Some(fs::File::open("/proc/self/ns/net").expect("ours").into());
     let error = program.spawn().expect_err("nothing moves it there");
+    assert_eq!(error.kind(), std::io::ErrorKind::InvalidInput);
+}
+
+#[test]
+fn a_device_that_would_be_passed_over_is_refused() {
+    let mut program = shell("true");
+    program.confinement.device = Some(Device {
+        name: c"null",
+        number: (1, 3),
+    });
+    let error = program.spawn().expect_err("nobody puts it anywhere");
     assert_eq!(error.kind(), std::io::ErrorKind::InvalidInput);
 }
 

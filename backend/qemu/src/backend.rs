@@ -181,6 +181,7 @@ impl Backend for QemuBackend {
             share: true,
             pause: true,
             nics: MAX_NICS,
+            nic_queues: MAX_VCPUS,
             max_vcpus: MAX_VCPUS,
             boot_deadline: Duration::from_secs(30),
         }

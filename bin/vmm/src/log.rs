@@ -7,7 +7,8 @@ use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id, Record};
 use tracing::{Event, Level, Metadata, Subscriber};
 
-/// How many lines a VMM writes in its life: a guest can provoke some, and nobody reads on for ever.
+/// How many lines a VMM writes in its life but errors, which tell its end: a guest can provoke some, and nobody reads on for
+/// ever.
 const LINES: usize = 1000;
 
 /// Writes lines from now on.
@@ -29,7 +30,8 @@ impl Subscriber for Lines {
     }
 
     fn event(&self, event: &Event<'_>) {
-        if self.written.fetch_add(1, Ordering::Relaxed) >= LINES {
+        let is_last_word = *event.metadata().level() == Level::ERROR;
+        if !is_last_word && self.written.fetch_add(1, Ordering::Relaxed) >= LINES {
             return;
         }
         let mut line = Line::default();

@@ -43,7 +43,7 @@ impl Sandbox {
             },
             vcpus: wanted.vcpus,
         };
-        let machine = Machine::new(received.take(wanted.kvm)?, config, &events)?;
+        let mut machine = Machine::new(received.take(wanted.kvm)?, config, &events)?;
         let console = Console::new(received.take(wanted.console)?, None).context("the console")?;
         machine.plug(Box::new(console))?;
         machine.plug(Box::new(Rng::new()))?;

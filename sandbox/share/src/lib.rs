@@ -23,7 +23,7 @@ mod server;
 pub use editor::{Removal, ShareEditor};
 pub use error::ShareError;
 pub use launch::{Answer, EntryError, Launch, MESSAGE_LIMIT};
-pub use server::{ShareConfig, ShareServer};
+pub use server::{ShareConfig, ShareServer, private_listener};
 
 use std::path::PathBuf;
 

@@ -130,7 +130,10 @@ impl ShareServer {
 
 /// A listening socket, and the one connection that waits in it. `virtiofsd` takes listeners only; this one has no path
 /// on disk, and room for a single connection, which is ours: nobody else can get in before or after.
-fn private_listener() -> io::Result<(OwnedFd, OwnedFd)> {
+///
+/// # Errors
+/// When there are no descriptors left.
+pub fn private_listener() -> io::Result<(OwnedFd, OwnedFd)> {
     let socket = |flags| {
         socket_with(
             AddressFamily::UNIX,

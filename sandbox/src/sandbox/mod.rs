@@ -111,12 +111,14 @@ fn connect(
     let Some(namespace) = namespace else {
         return Ok((None, Vec::new()));
     };
+    let able = backend.capabilities();
     let (network, plugs) = Network::connect(
         namespace,
         NetworkOptions {
-            queues: options.size.vcpus,
+            // One for each processor, as far as cards go.
+            queues: options.size.vcpus.min(able.nic_queues),
             spares: config.spare_network_cards,
-            most: backend.capabilities().nics,
+            most: able.nics,
             anti_spoofing: config.anti_spoofing,
             rates: options.rates,
         },

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use cri::{Client, Pod};
-use harness::{Containerd, descendant};
+use harness::{Containerd, VMM, descendant};
 
 use crate::docker::Docker;
 use crate::idle::Role;
@@ -265,7 +265,7 @@ fn roles(engine: &Containerd) -> Result<Vec<Role>> {
         Ok((role, pid))
     };
     let mut all = vec![("shim", shim)];
-    for (role, name) in [("file server", "cofferdam-fs"), ("VMM", "qemu")] {
+    for (role, name) in [("file server", "cofferdam-fs"), ("VMM", VMM)] {
         all.push(helper(role, name)?);
     }
     Ok(all)

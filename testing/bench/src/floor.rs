@@ -14,8 +14,6 @@ use cofferdam_protocol::link::Link;
 use cofferdam_protocol::{HelloRequest, LINK_PORT, PROTOCOL_VERSION, connect_agent, no_deadline};
 use tokio::net::UnixStream;
 
-use crate::host;
-
 /// Memory of a sandbox whose spec sets no limit.
 pub const MEMORY: &str = "256M";
 
@@ -86,7 +84,11 @@ fn command(prefix: &Path, link: i32) -> Result<Command> {
 
 /// Gives QEMU a machine like a sandbox's, with this guest and no other device than the source of random numbers.
 pub fn machine(command: &mut Command, kernel: &Path, image: &Path) -> Result<()> {
-    let khz = host::tsc_khz().context("/proc/cpuinfo does not tell the processor's rate")?;
+    let khz = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .build()
+        .and_then(|runtime| runtime.block_on(backend_qemu::tsc_khz()))
+        .context("cannot find the rate of the time stamp counter")?;
     command
         .args(["-machine", "microvm,acpi=off,x-option-roms=off,rtc=on,auto-kernel-cmdline=on"])
         .args(["-accel", "tcg", "-cpu", "max", "-smp", "1", "-m", MEMORY])

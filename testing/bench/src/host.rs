@@ -26,15 +26,6 @@ pub fn hide_unified_cgroup() -> nix::Result<bool> {
     Ok(true)
 }
 
-/// Rate of the time stamp counter, which QEMU shows its guest.
-pub fn tsc_khz() -> Option<u64> {
-    let (whole, fraction) = field("/proc/cpuinfo", "cpu MHz")?
-        .split_once('.')
-        .map(|(whole, fraction)| (whole.to_owned(), fraction.to_owned()))?;
-    let thousandths: u64 = format!("{fraction:0<3}").get(..3)?.parse().ok()?;
-    Some(whole.parse::<u64>().ok()? * 1000 + thousandths)
-}
-
 /// The load averages of the last one, five and fifteen minutes.
 pub fn load() -> String {
     let text = fs::read_to_string("/proc/loadavg").unwrap_or_default();

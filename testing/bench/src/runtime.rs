@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
-use harness::Actors;
+use harness::{Actors, VMM};
 
 use crate::bundle::Bundle;
 use crate::idle::Role;
@@ -68,7 +68,10 @@ impl Runtime {
         for (name, template) in [("cofferdam", "auto"), ("booted", "never")] {
             let config = folder.join(format!("{name}.toml"));
             let templates = folder.join("templates");
-            let text = format!("template = \"{template}\"\ntemplate_directory = {templates:?}\n");
+            // What is measured is emulation, also where there is more.
+            let text = format!(
+                "backend = \"qemutcg\"\ntemplate = \"{template}\"\ntemplate_directory = {templates:?}\n"
+            );
             std::fs::write(&config, text).context("cannot write a configuration")?;
             list.push(Self {
                 name,
@@ -167,7 +170,7 @@ impl Runtime {
             ("driver", Some(actors.driver)),
             ("proxy", Some(actors.proxy)),
             ("file server", actors.helper("cofferdam-fs")),
-            ("VMM", actors.helper("qemu")),
+            ("VMM", actors.helper(VMM)),
         ];
         let found = roles.into_iter().map(|(role, pid)| {
             let pid = pid.with_context(|| format!("the sandbox has no {role}"))?;

@@ -66,8 +66,13 @@ impl Cofferdam {
         fs::write(
             folder.path().join("config.toml"),
             format!(
-                "data_directory = {:?}\n{}{config}\n",
+                "data_directory = {:?}\n{}{}{config}\n",
                 folder.path().join("data"),
+                if config.contains("backend") {
+                    ""
+                } else {
+                    backend()
+                },
                 if config.contains("template") {
                     String::new()
                 } else {
@@ -285,6 +290,14 @@ impl Drop for Cofferdam {
 
 /// Tests that say nothing of templates share those of the build directory. None makes another in the background, which
 /// would run on after the test.
+/// What `cargo xtask kvm-tests` is about must not pass by emulation.
+fn backend() -> &'static str {
+    match std::env::var_os("COFFERDAM_TEST_ACCELERATOR") {
+        Some(name) if name == "kvm" => "backend = \"kvm\"\n",
+        _ => "",
+    }
+}
+
 fn templates() -> String {
     format!(
         "template = \"manual\"\ntemplate_directory = {:?}\n",

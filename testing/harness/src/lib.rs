@@ -23,6 +23,6 @@ pub use containerd::{CNI_PLUGINS, Containerd, PAUSE, cri_settings};
 pub use namespaces::{Frames, Namespaces, inside};
 pub use outcome::{Outcome, Running, finish, start};
 pub use prefix::{Prefix, engine, image};
-pub use processes::{Actors, descendant, is_alive, wait_until};
+pub use processes::{Actors, VMM, descendant, is_alive, wait_until};
 pub use registry::Registry;
 pub use terminal::Terminal;

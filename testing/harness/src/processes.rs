@@ -37,13 +37,10 @@ impl Actors {
         })
     }
 
-    /// The helper whose program's name contains this, e.g. `qemu`.
+    /// The helper whose program's name contains this, or [`VMM`].
     #[must_use]
     pub fn helper(&self, name: &str) -> Option<i32> {
-        self.helpers.iter().copied().find(|pid| {
-            fs::read_link(format!("/proc/{pid}/exe"))
-                .is_ok_and(|program| program.to_string_lossy().contains(name))
-        })
+        self.helpers.iter().copied().find(|&pid| runs(pid, name))
     }
 
     /// All of them.
@@ -64,7 +61,25 @@ pub fn is_alive(pid: i32) -> bool {
     })
 }
 
-/// A child of a process, or a child of one, whose program's name contains this.
+/// Stands for the program of whichever virtual machine monitor a sandbox has, where a program's name is asked for.
+pub const VMM: &str = "the virtual machine monitor";
+
+/// Their programs.
+const VMMS: [&str; 2] = ["qemu-system", "cofferdam-vmm"];
+
+/// Whether a process runs a program whose name contains this.
+fn runs(pid: i32, name: &str) -> bool {
+    fs::read_link(format!("/proc/{pid}/exe")).is_ok_and(|program| {
+        let program = program.to_string_lossy();
+        if name == VMM {
+            VMMS.iter().any(|name| program.contains(name))
+        } else {
+            program.contains(name)
+        }
+    })
+}
+
+/// A child of a process, or a child of one, whose program's name contains this, or [`VMM`].
 #[must_use]
 pub fn descendant(pid: i32, name: &str) -> Option<i32> {
     let children: Vec<i32> = fs::read_dir("/proc")
@@ -73,11 +88,7 @@ pub fn descendant(pid: i32, name: &str) -> Option<i32> {
         .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
         .filter(|&child| parent(child) == Some(pid))
         .collect();
-    let is_named = |child: i32| {
-        fs::read_link(format!("/proc/{child}/exe"))
-            .is_ok_and(|program| program.to_string_lossy().contains(name))
-    };
-    let direct = children.iter().copied().find(|&child| is_named(child));
+    let direct = children.iter().copied().find(|&child| runs(child, name));
     direct.or_else(|| {
         children
             .into_iter()

@@ -6,10 +6,7 @@ use std::os::fd::OwnedFd;
 use std::path::Path;
 
 use backend_process::{Child, Confinement, Program};
-use rustix::net::{
-    AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, connect, getsockname, listen,
-    socket_with,
-};
+use sandbox_share::private_listener;
 
 /// Starts the program of this crate as a file server; gives QEMU's end of the connection too.
 pub fn start(
@@ -29,23 +26,4 @@ pub fn start(
     }
     .spawn()?;
     Ok((child, client))
-}
-
-/// A listening socket without a name, and the one connection that waits in it: `virtiofsd` takes listeners only.
-fn private_listener() -> io::Result<(OwnedFd, OwnedFd)> {
-    let socket = |flags| {
-        socket_with(
-            AddressFamily::UNIX,
-            SocketType::STREAM,
-            flags | SocketFlags::CLOEXEC,
-            None,
-        )
-    };
-    let listener = socket(SocketFlags::empty())?;
-    bind(&listener, &SocketAddrUnix::new_unnamed())?;
-    listen(&listener, 0)?;
-    let client = socket(SocketFlags::NONBLOCK)?;
-    connect(&client, &getsockname(&listener)?)?;
-    rustix::io::ioctl_fionbio(&client, false)?;
-    Ok((listener, client))
 }

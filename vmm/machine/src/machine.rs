@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::io;
 use std::os::fd::{IntoRawFd, OwnedFd};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use kvm_bindings::{KVM_API_VERSION, kvm_userspace_memory_region};
 use kvm_ioctls::{Cap, IoEventAddress, Kvm, VcpuFd, VmFd};
@@ -32,12 +32,10 @@ pub struct Config {
 
 /// A virtual machine. Dropping it ends it.
 pub struct Machine {
-    vm: Arc<VmFd>,
+    vm: VmFd,
     ram: GuestRam,
-    config: Config,
-    events: EventLoop,
+    processors: u8,
     slots: Vec<Arc<Transport>>,
-    used: Mutex<Vec<bool>>,
     vcpus: Vec<VcpuFd>,
     common: kvm_bindings::CpuId,
     running: Option<Vcpus>,
@@ -81,11 +79,9 @@ impl Machine {
             })
             .collect::<Result<Vec<_>, _>>()?;
         Ok(Self {
-            vm: Arc::new(vm),
+            vm,
             ram,
-            config,
-            events: events.clone(),
-            used: Mutex::new(vec![false; slots.len()]),
+            processors: config.vcpus,
             slots,
             vcpus,
             common,
@@ -99,21 +95,15 @@ impl Machine {
         self.ram.shared()
     }
 
-    /// What serves the devices.
-    #[must_use]
-    pub fn events(&self) -> &EventLoop {
-        &self.events
-    }
-
     /// Puts a device into a free place. A guest that runs already is told by its agent to look there.
     ///
     /// # Errors
     /// [`Error::Full`]; what KVM or the host refuses.
-    pub fn plug(&self, device: Box<dyn Device>) -> Result<Slot, Error> {
-        let mut used = self.used.lock().unwrap_or_else(PoisonError::into_inner);
-        let number = used.iter().position(|&used| !used).ok_or(Error::Full)?;
-        let slot = Slot(number);
-        let transport = &self.slots[number];
+    pub fn plug(&mut self, device: Box<dyn Device>) -> Result<Slot, Error> {
+        let (slot, transport) = Slot::all()
+            .zip(&self.slots)
+            .find(|(_, transport)| !transport.is_plugged())
+            .ok_or(Error::Full)?;
         let kicks = transport
             .plug(device)
             .map_err(Error::system("plug a device"))?;
@@ -134,7 +124,6 @@ impl Machine {
             transport.unplug();
             return Err(error);
         }
-        used[number] = true;
         Ok(slot)
     }
 
@@ -152,15 +141,10 @@ impl Machine {
         if self.running.is_some() || self.vcpus.is_empty() {
             return Err(Error::Shape("a machine boots once"));
         }
-        let processors = self.config.vcpus;
+        let processors = self.processors;
         let devices: Vec<_> = Slot::all()
-            .zip(
-                self.used
-                    .lock()
-                    .unwrap_or_else(PoisonError::into_inner)
-                    .iter(),
-            )
-            .filter(|&(_, &used)| used)
+            .zip(&self.slots)
+            .filter(|(_, transport)| transport.is_plugged())
             .map(|(slot, _)| slot.parameter())
             .collect();
         let entry = boot::load(&self.ram, &mut boot, processors, &devices)?;

@@ -147,6 +147,12 @@ impl Transport {
         Ok(kicks)
     }
 
+    /// Whether there is a device.
+    #[must_use]
+    pub fn is_plugged(&self) -> bool {
+        self.lock().plugged.is_some()
+    }
+
     /// Takes the device away, whatever its driver does at the moment.
     pub fn unplug(&self) -> Option<Box<dyn Device>> {
         let mut state = self.lock();

@@ -25,7 +25,7 @@ pub fn install(places: &Places) -> Result<()> {
     let libraries =
         command::text(Command::new("pkg-config").args(["--variable=libdir", "libseccomp"]))
             .context("find libseccomp: `make deps` installs libseccomp-dev")?;
-    let (_, agent) = standalone::build(
+    let agent = standalone::build(
         places,
         &Program {
             package: PACKAGE,

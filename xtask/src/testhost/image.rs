@@ -72,16 +72,8 @@ fn fetch(store: &Locked) -> Result<PathBuf> {
     }
     eprintln!("fetching {package} {version} (about 30 MB)");
     let stage = store.stage()?;
-    let folder = stage.path().join("package");
-    fs::create_dir(&folder).with_context(|| format!("create {}", folder.display()))?;
-    let file = suite.download(&package, &version, &folder)?;
     let content = stage.path().join("content");
-    command::run(
-        Command::new("dpkg-deb")
-            .arg("--extract")
-            .arg(&file)
-            .arg(&content),
-    )?;
+    suite.unpack(&package, &version, stage.path(), &content)?;
     let release = package
         .strip_prefix("linux-image-")
         .with_context(|| format!("{package} names no kernel"))?;

@@ -92,10 +92,20 @@ pub fn start(places: &Places, program: &Path, results: &Path) -> Result<Command>
 
 /// Makes what a test host boots from, and the program that boots it.
 pub fn prepare(places: &Places, update: bool) -> Result<PathBuf> {
+    images(places, update)?;
+    program(places)
+}
+
+/// Makes what a test host boots from.
+pub fn images(places: &Places, update: bool) -> Result<()> {
     if !rustix::process::geteuid().is_root() {
         bail!("a test host has this machine's files, which only root may read: run as root");
     }
-    image::install(places, &folder(places), update)?;
+    image::install(places, &folder(places), update)
+}
+
+/// Builds the program that boots one, or finds out whether one is needed.
+pub fn program(places: &Places) -> Result<PathBuf> {
     command::run(
         Command::new("cargo")
             .args(["build", "--locked", "--quiet", "--package", "testhost"])

@@ -1,6 +1,7 @@
 //! The cases. Each panics when the backend is wrong.
 #![expect(clippy::missing_panics_doc, reason = "a failing test panics")]
 
+use std::fs::File;
 use std::path::Path;
 use std::time::Duration;
 
@@ -9,7 +10,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::timeout;
 
 use super::{Fixture, PATIENCE, guest};
-use crate::{BackendError, LinkIo, Vm, VmExit};
+use crate::{BackendError, LinkIo, Nic, Vm, VmExit};
 
 /// Bytes go both ways on the link, whole and in order.
 pub async fn the_link_echoes(fixture: &Fixture) {
@@ -159,6 +160,15 @@ pub async fn impossible_settings_are_refused(fixture: &Fixture) {
     }
     let config = fixture.config(&["two words"]);
     assert_unsupported(refused(fixture, config).await, "two words");
+    let queues = fixture.backend.capabilities().nic_queues + 1;
+    let mut config = fixture.config(&[]);
+    config.nics.push(Nic {
+        mac: [2, 0, 0, 0, 0, 1],
+        queues: (0..queues)
+            .map(|_| File::open("/dev/null").expect("opens").into())
+            .collect(),
+    });
+    assert_unsupported(refused(fixture, config).await, "queues");
 }
 
 /// A second boot and one after stop are refused, and hurt nothing.

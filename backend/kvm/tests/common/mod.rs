@@ -31,6 +31,10 @@ pub fn fixture() -> Result<Fixture, String> {
             "{ACCELERATOR} is not \"kvm\": run `cargo xtask kvm-tests`"
         ));
     }
+    Ok(assemble().unwrap_or_else(|why| panic!("{ACCELERATOR} is \"kvm\", and {why}")))
+}
+
+fn assemble() -> Result<Fixture, String> {
     let backend = KvmBackend::new(KvmConfig { program: program() });
     backend.program().map_err(|error| error.to_string())?;
     let root = rustix::process::geteuid().is_root();

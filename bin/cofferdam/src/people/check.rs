@@ -84,15 +84,24 @@ fn outcome() -> Outcome {
             };
         }
     };
-    findings.push(file("vmm", "vmm", &config.vmm));
+    let qemu_only = matches!(
+        config.backend,
+        BackendChoice::QemuKvm | BackendChoice::QemuTcg
+    );
+    findings.push(if qemu_only {
+        qemu(&config, false)
+    } else {
+        file("vmm", "vmm", &config.vmm)
+    });
     findings.push(file("guest kernel", "kernel", &config.kernel));
     findings.push(file("guest image", "initrd", &config.initrd));
     findings.push(file("file server", "file_server", &config.file_server));
     let complete = findings.iter().all(|finding| finding.ok);
     let (found, works) = kvm(&config, complete);
     findings.push(found);
-    let own = works && config.backend != BackendChoice::QemuKvm;
-    findings.push(qemu(&config, own));
+    if !qemu_only {
+        findings.push(qemu(&config, works || config.backend == BackendChoice::Kvm));
+    }
     let can_boot = findings.iter().all(|finding| finding.ok);
     findings.push(overlay());
     findings.push(data(&config));

@@ -60,7 +60,7 @@ fn file(cofferdam: &Cofferdam, name: &str, bytes: &[u8]) -> PathBuf {
 fn a_missing_qemu_is_named() {
     let missing = |_: &Cofferdam| "qemu = \"/nonexistent/qemu\"".to_owned();
     refused(EMULATED, missing, &["/nonexistent/qemu"]);
-    refused("", missing, &["/nonexistent/qemu"]);
+    refused("backend = \"qemukvm\"", missing, &["/nonexistent/qemu"]);
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! Processes of a sandbox that are killed: the container is seen as stopped, and `delete` finds nothing left.
 
-use harness::{Actors, Cofferdam, wait_until};
+use harness::{Actors, Cofferdam, VMM, wait_until};
 
 use crate::bundle::{LIMIT, SLEEP, bundle, create};
 
@@ -11,7 +11,7 @@ fn pid(actors: &Actors, victim: &str) -> i32 {
     match victim {
         "driver" => actors.driver,
         "proxy" => actors.proxy,
-        "vmm" => actors.helper("qemu").expect("a VMM"),
+        "vmm" => actors.helper(VMM).expect("a VMM"),
         _ => actors.helper("cofferdam-fs").expect("a file server"),
     }
 }

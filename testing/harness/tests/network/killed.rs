@@ -1,6 +1,6 @@
 //! What is left in a namespace when processes are killed.
 
-use harness::{Cofferdam, is_alive, wait_until};
+use harness::{Cofferdam, VMM, is_alive, wait_until};
 
 use crate::names::Server;
 use crate::{LIMIT, background, inside, pair};
@@ -65,7 +65,7 @@ fn a_machine_that_is_killed_takes_its_wires_along() {
     let namespaces = pair();
     background(&cofferdam, &namespaces, "c", &[]);
     let actors = cofferdam.actors("c");
-    cofferdam.kill9(actors.helper("qemu").expect("a VMM"));
+    cofferdam.kill9(actors.helper(VMM).expect("a VMM"));
     cofferdam.wait_for_status("c", "stopped");
     let clean = wait_until(LIMIT, || {
         let left = namespaces.traits("a");

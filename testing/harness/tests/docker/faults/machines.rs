@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use harness::Actors;
+use harness::{Actors, VMM};
 
 use crate::daemon::{Daemon, LIMIT, Options};
 use crate::docker::Docker;
@@ -34,9 +34,7 @@ pub fn processes_of_a_machine_die(release: &Release) {
     let victims: [(&str, Victim); 4] = [
         ("driver", |actors| actors.driver),
         ("proxy", |actors| actors.proxy),
-        ("machine", |actors| {
-            actors.helper("qemu").expect("a machine")
-        }),
+        ("machine", |actors| actors.helper(VMM).expect("a machine")),
         ("file server", |actors| {
             actors.helper("cofferdam-fs").expect("a file server")
         }),

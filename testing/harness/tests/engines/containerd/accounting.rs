@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use harness::{descendant, wait_until};
+use harness::{VMM, descendant, wait_until};
 
 use super::engine::{Containerd, Runtime, shims};
 
@@ -65,7 +65,7 @@ fn a_machine_is_in_the_groups_of_its_task_and_they_go_with_it() {
         let inside = fs::read_to_string(group.join("cgroup.procs")).expect("reads");
         let shim = containerd.processes(containerd.runtime.shim())[0];
         if containerd.runtime == Runtime::Shim {
-            let mut helpers = ["qemu", "cofferdam-fs"].map(|name| {
+            let mut helpers = [VMM, "cofferdam-fs"].map(|name| {
                 let pid = descendant(shim, name).expect("VMM and file server");
                 pid.to_string()
             });

@@ -5,7 +5,7 @@ use std::os::unix::net::UnixStream;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
-use harness::{descendant, is_alive, wait_until};
+use harness::{VMM, descendant, is_alive, wait_until};
 
 use super::engine::{Containerd, Runtime, shims};
 
@@ -24,7 +24,7 @@ fn a_killed_shim_takes_its_container_along() {
         let socket = containerd.socket("k");
         let shims = containerd.processes(containerd.runtime.shim());
         assert_eq!(shims.len(), 1);
-        let helpers = ["qemu", "cofferdam-fs"].map(|name| descendant(shims[0], name));
+        let helpers = [VMM, "cofferdam-fs"].map(|name| descendant(shims[0], name));
         containerd.kill9(shims[0]);
         // The list leaves a task out as soon as its shim does not answer; containerd removes the bundle when
         // the shim's `delete` has cleared up.
@@ -162,7 +162,7 @@ fn a_start_that_is_killed_leaves_nothing() {
             assert_eq!(done.code, 0, "{done:?}");
             return;
         }
-        for phase in [SHIM, "cofferdam-fs", "qemu"] {
+        for phase in [SHIM, "cofferdam-fs", VMM] {
             let mut run = containerd
                 .command(&["run", "--rm", &containerd.busybox, "s", "true"])
                 .stdin(Stdio::null())

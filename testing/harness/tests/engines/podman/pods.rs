@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use harness::{is_alive, wait_until};
+use harness::{VMM, is_alive, wait_until};
 
 use super::engine::{Podman, both};
 use crate::runtime::{Kind, has};
@@ -244,7 +244,7 @@ fn a_killed_machine_or_driver_ends_all_containers_of_the_pod() {
     if !has(&["podman", "conmon"]) {
         return;
     }
-    for victim in ["driver", "qemu", "cofferdam-fs"] {
+    for victim in ["driver", VMM, "cofferdam-fs"] {
         let Some(podman) = Podman::new(Kind::Cofferdam, "busybox") else {
             return;
         };
