@@ -50,7 +50,8 @@ impl Flags {
 
 /// Someone who watches descriptors.
 pub trait Handler: Send + Sync {
-    /// What was watched under this token is ready. May be told late, after the watch was dropped.
+    /// What is watched under this token is ready. Nothing is told of a watch that was dropped before; one that is dropped by
+    /// another thread just now may still be told of.
     fn ready(&self, token: u32, flags: Flags);
 }
 
@@ -62,18 +63,20 @@ pub struct EventLoop {
 
 struct Shared {
     epoll: OwnedFd,
-    handlers: Mutex<Handlers>,
+    watches: Mutex<Watches>,
     stop: EventFd,
 }
 
+/// Who is told, by the number of a watch. No number comes twice, so that nobody is told of a watch that is gone: an event
+/// may have been fetched before.
 #[derive(Default)]
-struct Handlers {
-    next: u32,
-    all: HashMap<u32, Weak<dyn Handler>>,
+struct Watches {
+    last: u64,
+    all: HashMap<u64, (Weak<dyn Handler>, u32)>,
 }
 
-/// The number under which the loop itself watches: no handler gets it.
-const STOP: u64 = u64::MAX;
+/// The number under which the loop itself watches.
+const STOP: u64 = 0;
 
 /// How many events are taken at once.
 const BATCH: usize = 64;
@@ -99,7 +102,7 @@ impl EventLoop {
         Ok(Self {
             shared: Arc::new(Shared {
                 epoll,
-                handlers: Mutex::default(),
+                watches: Mutex::default(),
                 stop,
             }),
         })
@@ -108,17 +111,9 @@ impl EventLoop {
     /// A way to watch descriptors in the name of a handler. The handler is not kept alive by it.
     #[must_use]
     pub fn registrar(&self, handler: Weak<dyn Handler>) -> Registrar {
-        let mut handlers = self.shared.lock();
-        let number = handlers.next;
-        // Only as many as a machine has devices, and those it had: the number never comes round.
-        handlers.next = number.wrapping_add(1);
-        handlers.all.insert(number, handler);
-        drop(handlers);
         Registrar {
-            registration: Arc::new(Registration {
-                shared: Arc::clone(&self.shared),
-                number,
-            }),
+            shared: Arc::clone(&self.shared),
+            handler,
         }
     }
 
@@ -144,13 +139,14 @@ impl EventLoop {
                 Err(error) => return Err(error),
             };
             for event in &events[..count] {
-                let data = event.u64;
-                if data == STOP {
+                let number = event.u64;
+                if number == STOP {
                     return Ok(());
                 }
-                let (number, token) = ((data >> 32) as u32, data as u32);
-                let handler = self.shared.lock().all.get(&number).and_then(Weak::upgrade);
-                if let Some(handler) = handler {
+                let told = self.shared.lock().all.get(&number).cloned();
+                if let Some((handler, token)) = told
+                    && let Some(handler) = handler.upgrade()
+                {
                     handler.ready(token, Flags(event.events));
                 }
             }
@@ -165,20 +161,16 @@ impl EventLoop {
 }
 
 impl Shared {
-    fn lock(&self) -> std::sync::MutexGuard<'_, Handlers> {
-        self.handlers.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> std::sync::MutexGuard<'_, Watches> {
+        self.watches.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// Watches descriptors in one handler's name. Clones are for the same handler.
 #[derive(Clone)]
 pub struct Registrar {
-    registration: Arc<Registration>,
-}
-
-struct Registration {
     shared: Arc<Shared>,
-    number: u32,
+    handler: Weak<dyn Handler>,
 }
 
 impl Registrar {
@@ -188,32 +180,18 @@ impl Registrar {
     /// When the descriptor can't be watched: a plain file, or one that is watched already.
     pub fn watch(&self, fd: &impl AsRawFd, flags: Flags, token: u32) -> io::Result<Watch> {
         let fd = fd.as_raw_fd();
-        let watch = Watch {
-            registration: Arc::clone(&self.registration),
+        let mut watches = self.shared.lock();
+        // One each nanosecond would take centuries to come round.
+        let number = watches.last + 1;
+        control(&self.shared.epoll, libc::EPOLL_CTL_ADD, fd, flags, number)?;
+        watches.last = number;
+        watches.all.insert(number, (self.handler.clone(), token));
+        drop(watches);
+        Ok(Watch {
+            shared: Arc::clone(&self.shared),
             fd,
-            data: u64::from(self.registration.number) << 32 | u64::from(token),
-        };
-        let added = control(
-            &watch.registration.shared.epoll,
-            libc::EPOLL_CTL_ADD,
-            fd,
-            flags,
-            watch.data,
-        );
-        match added {
-            Ok(()) => Ok(watch),
-            Err(error) => {
-                // What was not added must not be taken off: it may be another's watch.
-                std::mem::forget(watch);
-                Err(error)
-            }
-        }
-    }
-}
-
-impl Drop for Registration {
-    fn drop(&mut self) {
-        self.shared.lock().all.remove(&self.number);
+            number,
+        })
     }
 }
 
@@ -225,9 +203,9 @@ impl fmt::Debug for Registrar {
 
 /// A descriptor that is watched.
 pub struct Watch {
-    registration: Arc<Registration>,
+    shared: Arc<Shared>,
     fd: RawFd,
-    data: u64,
+    number: u64,
 }
 
 impl Watch {
@@ -236,16 +214,22 @@ impl Watch {
     /// # Errors
     /// When the operating system refuses.
     pub fn change(&self, flags: Flags) -> io::Result<()> {
-        let epoll = &self.registration.shared.epoll;
-        control(epoll, libc::EPOLL_CTL_MOD, self.fd, flags, self.data)
+        let epoll = &self.shared.epoll;
+        control(epoll, libc::EPOLL_CTL_MOD, self.fd, flags, self.number)
     }
 }
 
 impl Drop for Watch {
     fn drop(&mut self) {
-        let epoll = &self.registration.shared.epoll;
         // A descriptor that is closed already is not watched any more.
-        let _ = control(epoll, libc::EPOLL_CTL_DEL, self.fd, Flags::NONE, 0);
+        let _ = control(
+            &self.shared.epoll,
+            libc::EPOLL_CTL_DEL,
+            self.fd,
+            Flags::NONE,
+            self.number,
+        );
+        self.shared.lock().all.remove(&self.number);
     }
 }
 
@@ -314,5 +298,51 @@ mod tests {
         events.stop();
         running.join().expect("no panic").expect("ends");
         assert!(told.try_recv().is_err());
+    }
+
+    /// Whoever is told first drops the other's watch.
+    struct Rival {
+        other: Arc<Mutex<Option<Watch>>>,
+        told: mpsc::Sender<u32>,
+    }
+
+    impl Handler for Mutex<Rival> {
+        fn ready(&self, token: u32, _flags: Flags) {
+            let rival = self.lock().expect("a lock");
+            drop(rival.other.lock().expect("a lock").take());
+            rival.told.send(token).expect("a receiver");
+        }
+    }
+
+    #[test]
+    fn an_event_that_was_fetched_is_not_told_once_its_watch_is_gone() {
+        let events = EventLoop::new().expect("a loop");
+        let (sender, told) = mpsc::channel();
+        let event = || EventFd::new(libc::EFD_NONBLOCK).expect("an event");
+        let ready = [event(), event()];
+        let watches = [(); 2].map(|()| Arc::new(Mutex::new(None)));
+        let mut handlers = Vec::new();
+        for (number, token) in [(0, 0), (1, 1)] {
+            let handler: Arc<dyn Handler> = Arc::new(Mutex::new(Rival {
+                other: Arc::clone(&watches[1 - number]),
+                told: sender.clone(),
+            }));
+            let registrar = events.registrar(Arc::downgrade(&handler));
+            let watch = registrar.watch(&ready[number], Flags::READ_EDGE, token);
+            *watches[number].lock().expect("a lock") = Some(watch.expect("watches"));
+            handlers.push(handler);
+        }
+        // Both in one batch.
+        for event in &ready {
+            event.write(1).expect("writes");
+        }
+        let running = std::thread::spawn({
+            let events = events.clone();
+            move || events.run()
+        });
+        told.recv().expect("one is told");
+        events.stop();
+        running.join().expect("no panic").expect("ends");
+        assert!(told.try_recv().is_err(), "the other's watch was gone");
     }
 }
