@@ -106,6 +106,7 @@ pub fn program(config: &Config) -> Result<PathBuf, SandboxError> {
 fn own(config: &Config) -> KvmBackend {
     KvmBackend::new(KvmConfig {
         program: config.vmm.clone(),
+        vhost_net: config.vhost_net,
     })
 }
 

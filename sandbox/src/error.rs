@@ -1,8 +1,7 @@
 //! What can go wrong with a sandbox.
 
-use std::error::Error;
-
 use backend_api::BackendError;
+pub use backend_api::chain;
 use sandbox_network::NetworkError;
 use sandbox_share::ShareError;
 
@@ -142,17 +141,4 @@ impl SandboxError {
             },
         }
     }
-}
-
-/// An error and its causes on one line.
-#[must_use]
-pub fn chain(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        cause = error.source();
-    }
-    text
 }

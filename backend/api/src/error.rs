@@ -1,5 +1,6 @@
 //! What can go wrong with a virtual machine.
 
+use std::error::Error;
 use std::fmt;
 use std::io;
 use std::path::PathBuf;
@@ -130,4 +131,17 @@ pub enum BackendError {
         /// The state it is in, e.g. "stopped".
         state: &'static str,
     },
+}
+
+/// An error and its causes on one line.
+#[must_use]
+pub fn chain(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        cause = error.source();
+    }
+    text
 }

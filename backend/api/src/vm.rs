@@ -35,8 +35,8 @@ pub trait Backend: Send + Sync {
 /// as long as the sandbox).
 #[async_trait]
 pub trait Vm: Send {
-    /// Starts the machine and returns, once its virtual CPUs run, the raw byte channel to the guest's `cofferdam.link`
-    /// port. The guest may not have opened the port yet: what is written before that waits, and reads stay pending.
+    /// Starts the machine and returns, once its virtual CPUs run, the raw byte channel to the guest's end of the
+    /// link. The guest may not have opened the port yet: what is written before that waits, and reads stay pending.
     ///
     /// # Errors
     /// [`BackendError::State`] unless the machine is newly created; otherwise what kept the VMM from starting. A VMM

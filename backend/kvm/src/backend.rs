@@ -7,7 +7,9 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use backend_api::{Accelerator, Backend, BackendError, Capabilities, Privileges, Vm, VmConfig};
+use backend_api::{
+    Accelerator, Backend, BackendError, Capabilities, Nic, Privileges, Vm, VmConfig,
+};
 use backend_host::image::{self, Image};
 use backend_host::{is_program, kvm, memory, settings};
 use backend_process::{Confinement, Identity, Limits};
@@ -39,6 +41,9 @@ const LIMITS: Limits = Limits {
 pub struct KvmConfig {
     /// The program, an absolute path.
     pub program: PathBuf,
+    /// Whether the host's kernel may pass a card's packets where it has vhost-net: quicker, but then it is the kernel that
+    /// reads the guest's rings.
+    pub vhost_net: bool,
 }
 
 /// The backend. Making one does nothing yet.
@@ -115,8 +120,14 @@ impl Backend for KvmBackend {
                 source,
             })?;
         memory::check(config.memory_bytes)?;
-        let vhosts = config.nics.iter().map(|nic| vhost(nic.queues.len()));
-        let vhosts = vhosts.collect();
+        let wanted = |nic: &Nic| {
+            if self.config.vhost_net {
+                nic.queues.len()
+            } else {
+                0
+            }
+        };
+        let vhosts = config.nics.iter().map(|nic| vhost(wanted(nic))).collect();
         Ok(Box::new(KvmVm::new(Prepared {
             program,
             confinement: confinement(config.privileges),

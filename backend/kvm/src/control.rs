@@ -26,8 +26,8 @@ pub enum ControlError {
     #[error("refuses: {0}")]
     Refused(String),
     /// What came is not an answer.
-    #[error("cannot be understood: {0}")]
-    Channel(ChannelError),
+    #[error("cannot be talked to")]
+    Channel(#[source] ChannelError),
 }
 
 /// Descriptors that go with a request.
@@ -101,7 +101,10 @@ impl Control {
         match answer {
             Ok(Some(received)) => Ok(received.message),
             Ok(None) => Err(ControlError::HungUp),
-            Err(ChannelError::Socket(Errno::PIPE | Errno::CONNRESET)) => Err(ControlError::HungUp),
+            Err(ChannelError::Socket {
+                source: Errno::PIPE | Errno::CONNRESET,
+                ..
+            }) => Err(ControlError::HungUp),
             Err(error) => Err(ControlError::Channel(error)),
         }
     }
@@ -120,10 +123,16 @@ async fn retry<T>(
         };
         let mut ready = ready.map_err(|error| {
             let errno = error.raw_os_error().map(Errno::from_raw_os_error);
-            ChannelError::Socket(errno.unwrap_or(Errno::IO))
+            ChannelError::Socket {
+                action: if write { "send" } else { "receive" },
+                source: errno.unwrap_or(Errno::IO),
+            }
         })?;
         match call(socket.get_ref().as_fd()) {
-            Err(ChannelError::Socket(Errno::WOULDBLOCK)) => ready.clear_ready(),
+            Err(ChannelError::Socket {
+                source: Errno::WOULDBLOCK,
+                ..
+            }) => ready.clear_ready(),
             answer => return answer,
         }
     }

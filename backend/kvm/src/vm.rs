@@ -5,7 +5,7 @@ use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 
 use async_trait::async_trait;
-use backend_api::{BackendError, Diagnostics, LinkIo, Pause, Phase, Vm, VmConfig, VmExit};
+use backend_api::{BackendError, Diagnostics, LinkIo, Pause, Phase, Vm, VmConfig, VmExit, chain};
 use backend_host::life::{Life, Vmm, stream_pair};
 use backend_process::{Confinement, Program};
 use tokio::net::UnixStream;
@@ -44,7 +44,7 @@ impl KvmVm {
         vmm.control
             .tell(&request, &Descriptors::default())
             .await
-            .map_err(|error| vmm.disobeys(Phase::Run, error.to_string()))
+            .map_err(|error| vmm.disobeys(Phase::Run, chain(&error)))
     }
 }
 
@@ -116,7 +116,7 @@ impl Vm for KvmVm {
         for (request, with) in [(create, with), (Request::Boot, Descriptors::default())] {
             if let Err(error) = vmm.control.tell(&request, &with).await {
                 let hung_up = matches!(error, ControlError::HungUp);
-                return Err(vmm.explain(Phase::Boot, hung_up, error.to_string()).await);
+                return Err(vmm.explain(Phase::Boot, hung_up, chain(&error)).await);
             }
         }
         Ok(Box::new(link))

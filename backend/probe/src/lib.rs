@@ -179,7 +179,7 @@ async fn run_to_end(vm: &mut dyn Vm) -> Result<VmExit, BackendError> {
     match vm.boot().await {
         // The link stays open: the VMM must end because of the guest alone.
         Ok(_link) => Ok(vm.wait().await),
-        // It may well have been the guest code that ended QEMU so soon.
+        // It may well have been the guest code that ended the VMM so soon.
         Err(BackendError::Exited { exit, .. }) => Ok(exit),
         Err(error) => Err(error),
     }

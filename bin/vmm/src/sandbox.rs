@@ -60,12 +60,6 @@ impl Sandbox {
             machine.memory(),
         );
         machine.plug(Box::new(balloon.context("the balloon")?))?;
-        if let Some(share) = wanted.share {
-            let setup = vmm_fs::Setup::new(&share.tag);
-            let socket = received.take(share.socket)?;
-            let fs = Fs::connect(&setup, socket, &machine.memory()).context("the file share")?;
-            machine.plug(Box::new(fs))?;
-        }
         for nic in wanted.nics {
             let mut take = |handles: Vec<Handle>| {
                 handles
@@ -82,6 +76,13 @@ impl Sandbox {
                 transmit: Rates::default(),
             });
             machine.plug(Box::new(card.context("a network card")?))?;
+        }
+        // Last, as it waits for the file server, which is being started.
+        if let Some(share) = wanted.share {
+            let setup = vmm_fs::Setup::new(&share.tag);
+            let socket = received.take(share.socket)?;
+            let fs = Fs::connect(&setup, socket, &machine.memory()).context("the file share")?;
+            machine.plug(Box::new(fs))?;
         }
         let boot = Boot {
             kernel: File::from(received.take(wanted.kernel)?),
@@ -122,6 +123,7 @@ impl Sandbox {
         let begin = move || filter.apply().map_err(io::Error::other);
         self.machine.boot(boot, Arc::new(begin), Box::new(end))?;
         self.jail.main.apply()?;
+        self.machine.resume();
         Ok(())
     }
 

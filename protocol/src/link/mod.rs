@@ -1,7 +1,7 @@
 //! The link: one byte stream between host and guest, many streams over it.
 //!
-//! QEMU offers a virtio-serial port, which is a single pair of queues, so streams are
-//! multiplexed with yamux: the host is its client and opens every stream, the guest its
+//! QEMU offers a virtio-serial port, which is a single pair of queues; our own monitor offers one vsock
+//! connection that the guest makes, so that nobody can open another. So streams are multiplexed with yamux: the host is its client and opens every stream, the guest its
 //! server. A stream begins with a [`Preamble`] that says what it is for:
 //!
 //! ```text

@@ -83,6 +83,8 @@ pub struct Config {
     pub qemu: PathBuf,
     /// Our virtual machine monitor's program.
     pub vmm: PathBuf,
+    /// Have the host's kernel pass packets between tap and guest where it has vhost-net.
+    pub vhost_net: bool,
     /// Our file server program.
     pub file_server: PathBuf,
     /// Guest memory in MiB of a sandbox whose containers set no limit.
@@ -138,6 +140,7 @@ impl Config {
             kernel_parameters: Vec::new(),
             qemu: PathBuf::from(Self::QEMU),
             vmm: prefix.join("libexec/cofferdam/cofferdam-vmm"),
+            vhost_net: true,
             file_server: prefix.join("libexec/cofferdam/cofferdam-fs"),
             default_memory_mib: 256,
             memory_overhead_mib: 128,

@@ -18,8 +18,17 @@ use crate::{DESCRIPTOR_LIMIT, Handle, MESSAGE_LIMIT};
 #[derive(Debug, thiserror::Error)]
 pub enum ChannelError {
     /// The socket's error; `WOULDBLOCK` of one that does not block.
-    #[error("the control socket")]
-    Socket(#[from] Errno),
+    #[error("cannot {action} a control message")]
+    Socket {
+        /// "send" or "receive".
+        action: &'static str,
+        /// What the operating system says.
+        #[source]
+        source: Errno,
+    },
+    /// Descriptors did not arrive: this process has no room for more.
+    #[error("descriptors of a control message were lost: too many are open here")]
+    Lost,
     /// Longer than [`MESSAGE_LIMIT`], or with more descriptors than [`DESCRIPTOR_LIMIT`].
     #[error("a control message is too large")]
     TooLarge,
@@ -79,7 +88,12 @@ pub fn send(
         ) {
             Ok(_) => return Ok(()),
             Err(Errno::INTR) => {}
-            Err(error) => return Err(error.into()),
+            Err(source) => {
+                return Err(ChannelError::Socket {
+                    action: "send",
+                    source,
+                });
+            }
         }
     }
 }
@@ -103,7 +117,12 @@ pub fn receive<T: DeserializeOwned>(
         ) {
             Ok(received) => break received,
             Err(Errno::INTR) => {}
-            Err(error) => return Err(error.into()),
+            Err(source) => {
+                return Err(ChannelError::Socket {
+                    action: "receive",
+                    source,
+                });
+            }
         }
     };
     let mut descriptors = Vec::new();
@@ -112,10 +131,10 @@ pub fn receive<T: DeserializeOwned>(
             descriptors.extend(list.map(Some));
         }
     }
-    if received
-        .flags
-        .intersects(ReturnFlags::TRUNC | ReturnFlags::CTRUNC)
-    {
+    if received.flags.contains(ReturnFlags::CTRUNC) {
+        return Err(ChannelError::Lost);
+    }
+    if received.flags.contains(ReturnFlags::TRUNC) {
         return Err(ChannelError::TooLarge);
     }
     if received.bytes == 0 {

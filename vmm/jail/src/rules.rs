@@ -100,7 +100,7 @@ pub const MAIN: [Rule; 1] = [
 
 /// What devices do, whichever thread they are called by: the one that serves them, or that of a virtual CPU whose driver
 /// starts or resets one.
-pub const WORK: [Rule; 11] = [
+pub const WORK: [Rule; 7] = [
     // What a device waits for, as long as it waits.
     Rule::call(libc::SYS_epoll_ctl),
     // Rate limits, and deadlines of connections and of the file server.
@@ -108,16 +108,10 @@ pub const WORK: [Rule; 11] = [
     // vsock: one half of a connection ends. The file share: the file server is left.
     Rule::call(libc::SYS_shutdown),
     // The file share waits for the file server to let go of the guest's memory.
-    Rule::call(libc::SYS_poll),
     Rule::call(libc::SYS_ppoll),
+    Rule::call(libc::SYS_clock_nanosleep),
     // The network card has vhost-net tell of its failures.
     Rule::call(libc::SYS_eventfd2),
-    // The disk: requests go to the kernel by a ring that was set up, and limited to reads and writes of one file, before.
-    Rule::call(libc::SYS_io_uring_enter),
-    // The disk: how much room its file really takes.
-    Rule::call(libc::SYS_fstat),
-    // The disk: a ring that has no room for a cancellation is asked again.
-    Rule::call(libc::SYS_clock_nanosleep),
     // The balloon: memory that is a file gets a hole, and the file stays as long as it is.
     Rule::when(
         libc::SYS_fallocate,
@@ -126,16 +120,12 @@ pub const WORK: [Rule; 11] = [
             (libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE) as u32,
         ),
     ),
-    // A socket that was accepted does not block.
-    Rule::request(libc::FIONBIO as u32),
 ];
 
 /// What only the thread does that serves devices.
-pub const DEVICES: [Rule; 2] = [
+pub const DEVICES: [Rule; 1] = [
     // It waits for events.
     Rule::call(libc::SYS_epoll_wait),
-    // vsock: programs of the host connect to the guest.
-    Rule::call(libc::SYS_accept4),
 ];
 
 /// What only the thread of a virtual CPU does.
@@ -145,7 +135,7 @@ pub const VCPU: [Rule; 1] = [
 ];
 
 /// What it takes to make a machine, before any guest has run.
-pub const SETUP: [Rule; 47] = [
+pub const SETUP: [Rule; 45] = [
     // KVM: version, abilities and features, the size of what a virtual CPU shares with us.
     kvm(0x00),
     kvm(0x03),
@@ -176,25 +166,22 @@ pub const SETUP: [Rule; 47] = [
     // The network card: vhost-net becomes ours, and tells what it can do (VHOST_SET_OWNER, VHOST_GET_FEATURES).
     Rule::request(0xaf01),
     Rule::request(0x8008_af00),
-    // Kernel, image and disks: their length and kind, and the kernel's headers.
+    // Kernel and image: their length and kind, and the kernel's headers. Of what is open only.
     Rule::call(libc::SYS_lseek),
     Rule::call(libc::SYS_pread64),
-    Rule::call(libc::SYS_statx),
+    Rule::when(libc::SYS_statx, Has(2, libc::AT_EMPTY_PATH as u32)),
     Rule::when(libc::SYS_newfstatat, Has(3, libc::AT_EMPTY_PATH as u32)),
     // Guest memory that the file server shares.
     Rule::call(libc::SYS_memfd_create),
     Rule::call(libc::SYS_ftruncate),
-    // What came with a request is not inherited; console, taps and sockets do not block; how a disk was opened.
+    // What came with a request is not inherited; console, taps and sockets do not block.
     Rule::when(libc::SYS_fcntl, Is(1, libc::F_SETFD as u32)),
     Rule::when(libc::SYS_fcntl, Is(1, libc::F_GETFL as u32)),
     Rule::when(libc::SYS_fcntl, Is(1, libc::F_SETFL as u32)),
-    Rule::when(libc::SYS_fcntl, Is(1, libc::F_DUPFD_CLOEXEC as u32)),
+    Rule::request(libc::FIONBIO as u32),
     // The event loop, and timers of devices.
     Rule::call(libc::SYS_epoll_create1),
     Rule::call(libc::SYS_timerfd_create),
-    // The disk: its ring, and what that is limited to.
-    Rule::call(libc::SYS_io_uring_setup),
-    Rule::call(libc::SYS_io_uring_register),
     // Threads. The C library tries clone3 first: that is answered elsewhere (`filter.rs`), as its flags can't be seen.
     Rule::call(libc::SYS_clone3),
     Rule::when(libc::SYS_clone, Is(0, THREAD)),

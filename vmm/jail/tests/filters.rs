@@ -99,6 +99,14 @@ fn forbidden() -> Vec<Attempt> {
         attempt("socketpair", libc::SYS_socketpair, [1, 1, 0, 0]),
         attempt("connect", libc::SYS_connect, [0, 0, 0, 0]),
         attempt("bind", libc::SYS_bind, [0, 0, 0, 0]),
+        attempt("accept", libc::SYS_accept4, [-1, 0, 0, 0]),
+        attempt("a ring", libc::SYS_io_uring_setup, [0; 4]),
+        attempt(
+            "requests by a ring",
+            libc::SYS_io_uring_enter,
+            [-1, 0, 0, 0],
+        ),
+        attempt("statx of a name", libc::SYS_statx, [folder, root, 0, 0]),
         ("send elsewhere", Box::new(send_elsewhere)),
         attempt("ptrace", libc::SYS_ptrace, [0, 0, 0, 0]),
         attempt("other memory", libc::SYS_process_vm_readv, [1, 0, 0, 0]),
@@ -201,8 +209,11 @@ fn what_only_others_may_do_is_the_end() {
         ),
         attempt("ftruncate", libc::SYS_ftruncate, [0, 0, 0, 0]),
         attempt("epoll_create1", libc::SYS_epoll_create1, [0; 4]),
-        attempt("io_uring_setup", libc::SYS_io_uring_setup, [0; 4]),
-        attempt("io_uring_register", libc::SYS_io_uring_register, [0; 4]),
+        attempt(
+            "a socket that does not block",
+            libc::SYS_ioctl,
+            [-1, libc::FIONBIO as c_long, 0, 0],
+        ),
         attempt("prlimit", libc::SYS_prlimit64, [0, 0, 0, 0]),
         attempt("another list", libc::SYS_seccomp, [1, 0, 0, 0]),
         attempt("a name", libc::SYS_prctl, [15, 0, 0, 0]),
@@ -246,10 +257,6 @@ fn what_only_others_may_do_is_the_end() {
     of(
         &devices,
         attempt("epoll_wait", libc::SYS_epoll_wait, [-1, 0, 0, 0]),
-    );
-    of(
-        &devices,
-        attempt("accept4", libc::SYS_accept4, [-1, 0, 0, 0]),
     );
     let vcpus = [Role::Setup, Role::Vcpu];
     of(&vcpus, attempt("run", libc::SYS_ioctl, [-1, RUN, 0, 0]));

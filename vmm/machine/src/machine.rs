@@ -127,7 +127,8 @@ impl Machine {
         Ok(slot)
     }
 
-    /// Loads a guest and starts the virtual CPUs. `begin` runs first in the thread of each; `ended` is told once how the
+    /// Loads a guest and starts the threads of the virtual CPUs, which stand still until [`resume`](Self::resume): whoever has
+    /// more to give up before a guest runs can do so. `begin` runs first in the thread of each; `ended` is told once how the
     /// guest has ended.
     ///
     /// # Errors

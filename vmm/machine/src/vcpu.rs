@@ -84,7 +84,7 @@ struct Shared {
 }
 
 impl Vcpus {
-    /// Starts a thread for each. `begin` runs first in each thread; `ended` is told once how the machine has ended, from
+    /// Starts a thread for each; they wait for [`resume`](Self::resume). `begin` runs first in each thread; `ended` is told once how the machine has ended, from
     /// the thread that saw it.
     pub fn start(
         vcpus: Vec<VcpuFd>,
@@ -100,7 +100,7 @@ impl Vcpus {
         })?;
         let shared = Arc::new(Shared {
             state: Mutex::new(State {
-                wanted: Wanted::Run,
+                wanted: Wanted::Pause,
                 paused: 0,
                 outcome: None,
             }),

@@ -35,7 +35,10 @@ pub fn fixture() -> Result<Fixture, String> {
 }
 
 fn assemble() -> Result<Fixture, String> {
-    let backend = KvmBackend::new(KvmConfig { program: program() });
+    let backend = KvmBackend::new(KvmConfig {
+        program: program(),
+        vhost_net: true,
+    });
     backend.program().map_err(|error| error.to_string())?;
     let root = rustix::process::geteuid().is_root();
     Ok(Fixture {
