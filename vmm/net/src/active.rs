@@ -7,6 +7,7 @@ use vmm_virtio::{Activation, Broken, Flags, Interrupt, RateLimiter, Registrar, W
 use crate::control::Control;
 use crate::features::{CTRL_VQ, MQ, STATUS};
 use crate::pair::{Pair, Tokens};
+use crate::statistics::Statistics;
 use crate::tap::Tap;
 use crate::vhost::Vhost;
 
@@ -114,6 +115,7 @@ impl Active {
         taps: &mut [Tap],
         up: bool,
         changes: &mut RateLimiter,
+        statistics: &Statistics,
     ) -> Result<(), Broken> {
         let Some((_, control)) = &mut self.control else {
             return Ok(());
@@ -138,7 +140,7 @@ impl Active {
                 if (*used..count).contains(&number) {
                     pair.start(tap, up, events, tokens(number))?;
                 } else if (count..*used).contains(&number) {
-                    pair.stop(tap)?;
+                    pair.stop(tap, statistics)?;
                 }
             }
             *used = count;

@@ -199,7 +199,12 @@ impl Net {
 
     fn control(&mut self) -> Result<(), Broken> {
         match &mut self.active {
-            Some(active) => active.control(&mut self.taps, self.link.is_up(), &mut self.changes),
+            Some(active) => active.control(
+                &mut self.taps,
+                self.link.is_up(),
+                &mut self.changes,
+                &self.statistics,
+            ),
             None => Ok(()),
         }
     }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use vmm_virtio::{Broken, Memory, Queue, Registrar};
 
 use crate::receive::Receiver;
+use crate::statistics::Statistics;
 use crate::tap::Tap;
 use crate::transmit::Transmitter;
 use crate::vhost::{Carrier, Vhost};
@@ -59,9 +60,9 @@ impl Pair {
     }
 
     /// Carries no more packets.
-    pub(crate) fn stop(&mut self, tap: &mut Tap) -> Result<(), Broken> {
+    pub(crate) fn stop(&mut self, tap: &mut Tap, statistics: &Statistics) -> Result<(), Broken> {
         match self {
-            Self::Here(receiver, _) => receiver.stop(),
+            Self::Here(receiver, _) => receiver.stop(statistics),
             Self::Kernel(carrier) => carrier.stop(tap)?,
         }
         tap.attach(false).map_err(refused)

@@ -128,15 +128,21 @@ impl Receiver {
         Ok(())
     }
 
-    /// Does not listen to the tap any more.
-    pub(crate) fn stop(&mut self) {
+    /// Does not listen to the tap any more. What waits is lost, as what is in the tap.
+    pub(crate) fn stop(&mut self, statistics: &Statistics) {
         self.tap = None;
         self.state = State::Off;
+        if self.waiting.take().is_some() {
+            statistics.dropped(Received);
+        }
     }
 
-    /// The driver has kicked.
+    /// The driver has kicked, or a batch has ended with a packet that waits.
     pub(crate) fn kicked(&mut self, line: &mut Line<'_>) -> Result<Wire, Broken> {
         self.queue.kicked();
+        if self.state == State::Listening && self.waiting.is_some() {
+            return self.receive(line);
+        }
         self.resume(State::Starving, line)
     }
 
@@ -164,13 +170,13 @@ impl Receiver {
     /// The tap is ready, or has an error, of which it tells also when nothing is expected of it.
     pub(crate) fn ready(&mut self, line: &mut Line<'_>, flags: Flags) -> Result<Wire, Broken> {
         if flags.hung_up() {
-            self.stop();
+            self.stop(line.statistics);
             return Ok(Wire::Gone);
         }
         self.receive(line)
     }
 
-    /// Takes packets from the tap. What is left when it has taken many makes the tap ready again.
+    /// Takes packets from the tap. What is left there when it has taken many makes the tap ready again.
     fn receive(&mut self, line: &mut Line<'_>) -> Result<Wire, Broken> {
         let mut wire = Wire::Works;
         for _ in 0..BATCH {
@@ -187,12 +193,16 @@ impl Receiver {
                 Ok(false) => break,
                 Err(error) => {
                     tracing::warn!(%error, "a tap can't be read any more");
-                    self.stop();
+                    self.stop(line.statistics);
                     wire = Wire::Gone;
                 }
             }
         }
         self.queue.notify()?;
+        // The tap may be empty, and the driver was not asked for a kick: nobody else would remember it.
+        if self.state == State::Listening && self.waiting.is_some() {
+            self.queue.again();
+        }
         Ok(wire)
     }
 

@@ -13,6 +13,7 @@ const TRANSMIT: usize = 1;
 const GUEST_CSUM: u64 = 1 << 1;
 const GUEST_TSO4: u64 = 1 << 7;
 const MRG_RXBUF: u64 = 1 << 15;
+const EVENT_IDX: u64 = 1 << 29;
 const ALL: u64 = u64::MAX;
 
 const HEADER: usize = 12;
@@ -271,6 +272,38 @@ fn a_packet_waits_for_its_last_buffers() {
             assert!(received == into, "{round} {first}");
         }
     }
+    assert_eq!(statistics.read().received.dropped, 0);
+}
+
+#[test]
+fn a_packet_that_ends_a_batch_waits_for_its_last_buffers_too() {
+    let Some((wire, taps)) = Wire::new(1) else {
+        return;
+    };
+    let net = Net::new(settings(taps)).expect("a card");
+    let statistics = net.statistics();
+    // Without EVENT_IDX, where a wish for a kick is a flag.
+    let mut driver = Driver::start(Box::new(net), ALL & !EVENT_IDX);
+    let (offload, [_, into]) = segmented();
+    let small = frame(GUEST, HOST, &[7; 50]);
+    // One event of the device takes 64 packets, and the last of these does not fit.
+    for _ in 0..63 {
+        wire.send(&small);
+    }
+    wire.send_with(&offload, &into).expect("sends");
+    wait("the wish for a kick", || {
+        driver.is_asked_to_kick(RECEIVE).then_some(())
+    });
+    room(&mut driver, 63 + 39, 1526);
+    for _ in 0..63 {
+        assert_eq!(packet(&mut driver, RECEIVE).1, small);
+    }
+    wait("the wish for more buffers", || {
+        driver.is_asked_to_kick(RECEIVE).then_some(())
+    });
+    assert!(driver.used(RECEIVE).is_none());
+    room(&mut driver, 2, 1526);
+    assert!(packet(&mut driver, RECEIVE).1 == into);
     assert_eq!(statistics.read().received.dropped, 0);
 }
 
