@@ -137,8 +137,6 @@ impl Device for Balloon {
             .filter_map(|number| queues[number].as_ref())
         {
             watches.push(queue.watch(&activation.events).map_err(unwatched)?);
-            // Linux puts its first report there, and kicks, before it says that it is ready.
-            queue.again();
         }
         if roles.statistics.is_some() {
             let asked = activation

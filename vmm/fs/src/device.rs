@@ -143,6 +143,11 @@ impl Fs {
         while session.link.next()?.is_some() {}
         if session.link.settled() && self.due.take().is_some() {
             self.disarm();
+            // A thread of the server's that was late with a kick for the queue's last driver has taken this one's with
+            // it, and has not looked: the queue was not enabled yet.
+            for queue in self.active.iter().flat_map(|(queues, _)| queues) {
+                queue.again();
+            }
             self.handle.serving();
         }
         Ok(())

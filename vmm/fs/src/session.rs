@@ -118,9 +118,6 @@ impl Session {
             link.order(Request::SET_VRING_ADDR, &addresses(queue), &[], REFUSED)?;
             link.order(Request::SET_VRING_CALL, &event, &interrupt, REFUSED)?;
             link.order(Request::SET_VRING_KICK, &event, &kick, REFUSED)?;
-            // The server starts to look at a queue when it is kicked, and takes every kick that it was told of for
-            // granted: one from before a reset, which is taken back already, would end its thread.
-            queue.again();
             link.order(Request::SET_VRING_ENABLE, &state(number, 1), &[], REFUSED)?;
         }
         Ok(())

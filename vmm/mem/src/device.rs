@@ -102,8 +102,6 @@ impl Device for Mem {
         let kick = queue
             .watch(&activation.events)
             .map_err(|_| Broken("a memory device's queue can't be watched"))?;
-        // For what was there before the driver said that it is ready.
-        queue.again();
         self.handle.connect(Some(activation.interrupt));
         self.active = Some(Active {
             _kick: kick,

@@ -287,9 +287,9 @@ impl Transport {
             let mut taken = virtio_queue::Queue::new(ring.max_size())
                 .map_err(|_| Broken("a queue has an impossible size"))?;
             std::mem::swap(ring, &mut taken);
+            // With the kick that may be there already: the driver's, from before it was ready, and then it does not kick
+            // again. One of the queue's last driver is an event for nothing.
             let kick = Arc::clone(&plugged.kicks[number]);
-            // A kick for the queue's last driver.
-            let _ = kick.read();
             queues.push(Some(Queue::new(
                 u16::try_from(number).map_err(|_| Broken("too many queues"))?,
                 taken,

@@ -126,6 +126,33 @@ fn a_reset_device_starts_anew() {
     assert_eq!(driver.request(0, &[b"again"], &[5]).1, b"again");
 }
 
+/// As Linux's balloon does it. With `EVENT_IDX` it never kicks again for what it takes as told.
+#[test]
+fn a_kick_before_the_driver_is_ready_is_not_lost() {
+    for features in [0, EVENT_IDX] {
+        let mut driver = Driver::find(Box::<Echo>::default(), Driver::memory());
+        for _ in 0..3 {
+            driver.negotiate(features);
+            driver.set_up(16);
+            let head = driver.add(0, &[b"early"], &[5]);
+            driver.kick(0);
+            driver.write(0x70, 15);
+            assert_eq!(driver.expect_used(0), (head, 5, b"early".to_vec()));
+        }
+    }
+}
+
+#[test]
+fn a_kick_for_the_last_driver_does_no_harm() {
+    let mut driver = driver();
+    driver.write(0x70, 0);
+    driver.kick(0);
+    driver.negotiate(EVENT_IDX);
+    driver.set_up(16);
+    driver.write(0x70, 15);
+    assert_eq!(driver.request(0, &[b"next"], &[4]).1, b"next");
+}
+
 #[test]
 fn a_device_can_be_taken_away() {
     let mut driver = driver();

@@ -224,8 +224,6 @@ impl Device for Vsock {
         if let Some(door) = &mut self.door {
             door.adjust(&self.table, &events, Instant::now());
         }
-        // What the driver has offered before it said that it is ready.
-        from_guest.again();
         self.active = Some(Active {
             _watches: watches,
             memory,
