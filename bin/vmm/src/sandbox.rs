@@ -11,7 +11,7 @@ use vmm_console::Console;
 use vmm_control::{Create, Handle, LINK_PORT, Received, Request, Stats};
 use vmm_fs::Fs;
 use vmm_jail::Jail;
-use vmm_machine::{Backing, Boot, Config, Machine, Outcome};
+use vmm_machine::{Backing, Config, Guest, Machine, Outcome};
 use vmm_net::Net;
 use vmm_rng::Rng;
 use vmm_virtio::{EventLoop, Rates};
@@ -20,7 +20,7 @@ use vmm_vsock::Vsock;
 /// A machine with its devices.
 pub struct Sandbox {
     machine: Machine,
-    boot: Option<Boot>,
+    command_line: String,
     jail: Jail,
 }
 
@@ -43,7 +43,11 @@ impl Sandbox {
             },
             vcpus: wanted.vcpus,
         };
-        let mut machine = Machine::new(received.take(wanted.kvm)?, config, &events)?;
+        let guest = Guest {
+            kernel: File::from(received.take(wanted.kernel)?),
+            image: Some(File::from(received.take(wanted.image)?)),
+        };
+        let mut machine = Machine::new(received.take(wanted.kvm)?, config, guest, &events)?;
         let console = Console::new(received.take(wanted.console)?, None).context("the console")?;
         machine.plug(Box::new(console))?;
         machine.plug(Box::new(Rng::new()))?;
@@ -84,11 +88,6 @@ impl Sandbox {
             let fs = Fs::connect(&setup, socket, &machine.memory()).context("the file share")?;
             machine.plug(Box::new(fs))?;
         }
-        let boot = Boot {
-            kernel: File::from(received.take(wanted.kernel)?),
-            image: Some(File::from(received.take(wanted.image)?)),
-            command_line: wanted.command_line,
-        };
         // There is no disk yet, and memory that is a file has its length.
         vmm_jail::limit_files(0)?;
         let filter = Arc::clone(&jail.devices);
@@ -108,7 +107,7 @@ impl Sandbox {
             .context("start the devices' thread")?;
         Ok(Self {
             machine,
-            boot: Some(boot),
+            command_line: wanted.command_line,
             jail,
         })
     }
@@ -118,10 +117,10 @@ impl Sandbox {
     /// # Errors
     /// When it was booted, when the guest does not fit, and what KVM refuses.
     pub fn boot(&mut self) -> anyhow::Result<()> {
-        let boot = self.boot.take().context("the machine has booted already")?;
         let filter = Arc::clone(&self.jail.vcpu);
         let begin = move || filter.apply().map_err(io::Error::other);
-        self.machine.boot(boot, Arc::new(begin), Box::new(end))?;
+        let line = std::mem::take(&mut self.command_line);
+        self.machine.boot(line, Arc::new(begin), Box::new(end))?;
         self.jail.main.apply()?;
         self.machine.resume();
         Ok(())

@@ -129,13 +129,15 @@ pub const DEVICES: [Rule; 1] = [
 ];
 
 /// What only the thread of a virtual CPU does.
-pub const VCPU: [Rule; 1] = [
+pub const VCPU: [Rule; 2] = [
     // It runs.
     kvm(0x80),
+    // The guest's kernel says which interrupt a device's is.
+    kvm_write(0x6a, 8),
 ];
 
 /// What it takes to make a machine, before any guest has run.
-pub const SETUP: [Rule; 45] = [
+pub const SETUP: [Rule; 43] = [
     // KVM: version, abilities and features, the size of what a virtual CPU shares with us.
     kvm(0x00),
     kvm(0x03),
@@ -144,20 +146,18 @@ pub const SETUP: [Rule; 45] = [
     // KVM: the machine, its task state, interrupt controllers, and virtual CPUs.
     kvm(0x01),
     kvm(0x47),
-    kvm(0x60),
+    kvm_write(0xa3, 104),
     kvm(0x41),
     // KVM: the guest's memory, and devices' interrupts and queues.
     kvm_write(0x46, 32),
     kvm_write(0x76, 32),
     kvm_write(0x79, 64),
-    // KVM: features, model-specific registers, and registers of a virtual CPU; its interrupt controller.
+    // KVM: features, model-specific registers, and registers of a virtual CPU.
     kvm_write(0x90, 8),
     kvm_write(0x89, 8),
     kvm_read(0x83, 312),
     kvm_write(0x84, 312),
     kvm_write(0x82, 144),
-    kvm_read(0x8e, 1024),
-    kvm_write(0x8f, 1024),
     // What KVM shares with us, guest memory that is a file, images: memory of a file, without code.
     Rule::when(libc::SYS_mmap, Lacks(2, EXECUTABLE)),
     // The network card: what the tap is, and the length of its headers.

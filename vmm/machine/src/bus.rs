@@ -4,10 +4,11 @@ use std::sync::Arc;
 
 use vmm_virtio::{REGISTERS, Transport};
 
+use crate::x86_64::ioapic::{self, IoApic};
 use crate::x86_64::layout;
 
-/// How many devices a machine has room for: one for each interrupt line that a kernel without ACPI knows.
-pub const SLOTS: usize = layout::INTERRUPTS.len();
+/// How many devices a machine has room for.
+pub const SLOTS: usize = layout::DEVICE_LIMIT as usize;
 
 /// One place for a device.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,7 +29,7 @@ impl Slot {
     /// Its interrupt line.
     #[must_use]
     pub fn interrupt(self) -> u32 {
-        layout::INTERRUPTS[self.0]
+        self.0 as u32 + 1
     }
 
     /// As the kernel's command line has it (Linux `Documentation/admin-guide/kernel-parameters.txt`).
@@ -46,25 +47,36 @@ impl Slot {
 /// All accesses that KVM passes on.
 pub(crate) struct Bus {
     slots: Vec<Arc<Transport>>,
+    controller: IoApic,
 }
 
 impl Bus {
-    pub fn new(slots: Vec<Arc<Transport>>) -> Self {
-        Self { slots }
+    pub fn new(slots: Vec<Arc<Transport>>, controller: IoApic) -> Self {
+        Self { slots, controller }
     }
 
     /// Reads as if nothing was there where nothing is.
     pub fn read(&self, address: u64, data: &mut [u8]) {
-        match self.find(address) {
-            Some((transport, offset)) => transport.read(offset, data),
-            None => data.fill(0xff),
+        if let Some((transport, offset)) = self.find(address) {
+            transport.read(offset, data);
+        } else if let Some(offset) = controller(address) {
+            self.controller.read(offset, data);
+        } else {
+            data.fill(0xff);
         }
     }
 
-    pub fn write(&self, address: u64, data: &[u8]) {
+    /// Writes; nothing happens where nothing is.
+    ///
+    /// # Errors
+    /// KVM's, where an interrupt is to arrive.
+    pub fn write(&self, address: u64, data: &[u8]) -> Result<(), kvm_ioctls::Error> {
         if let Some((transport, offset)) = self.find(address) {
             transport.write(offset, data);
+        } else if let Some(offset) = controller(address) {
+            self.controller.write(offset, data)?;
         }
+        Ok(())
     }
 
     fn find(&self, address: u64) -> Option<(&Transport, u64)> {
@@ -72,4 +84,10 @@ impl Bus {
         let slot = usize::try_from(offset / REGISTERS).ok()?;
         Some((self.slots.get(slot)?, offset % REGISTERS))
     }
+}
+
+/// How far into the interrupt controller this is.
+fn controller(address: u64) -> Option<u64> {
+    let offset = address.checked_sub(layout::IOAPIC.into())?;
+    (offset < ioapic::SIZE).then_some(offset)
 }

@@ -23,7 +23,7 @@ mod memory;
 mod vcpu;
 mod x86_64;
 
-pub use boot::Boot;
+pub use boot::Guest;
 pub use bus::{SLOTS, Slot};
 pub use error::Error;
 pub use machine::{Config, Machine};

@@ -5,15 +5,20 @@ use std::io;
 use std::os::fd::{IntoRawFd, OwnedFd};
 use std::sync::Arc;
 
-use kvm_bindings::{KVM_API_VERSION, kvm_userspace_memory_region};
+use kvm_bindings::{
+    KVM_API_VERSION, KVM_CAP_SPLIT_IRQCHIP, KVM_IRQ_ROUTING_MSI, KvmIrqRouting, kvm_enable_cap,
+    kvm_irq_routing_entry, kvm_userspace_memory_region,
+};
 use kvm_ioctls::{Cap, IoEventAddress, Kvm, VcpuFd, VmFd};
 use vmm_virtio::{Device, EventLoop, Memory, Transport};
 
 use crate::Error;
-use crate::boot::{self, Boot};
+use crate::boot::{self, Guest, Loading};
 use crate::bus::{Bus, Slot};
 use crate::memory::{Backing, GuestRam};
 use crate::vcpu::{Exits, Outcome, Vcpus};
+use crate::x86_64::ioapic::{IoApic, Message};
+use crate::x86_64::mptable::Shape;
 use crate::x86_64::{cpu, layout};
 
 /// The most virtual CPUs.
@@ -32,8 +37,9 @@ pub struct Config {
 
 /// A virtual machine. Dropping it ends it.
 pub struct Machine {
-    vm: VmFd,
+    vm: Arc<VmFd>,
     ram: GuestRam,
+    loading: Option<Loading>,
     processors: u8,
     slots: Vec<Arc<Transport>>,
     vcpus: Vec<VcpuFd>,
@@ -42,11 +48,17 @@ pub struct Machine {
 }
 
 impl Machine {
-    /// Makes a machine on an opened `/dev/kvm`. Its devices will be served by `events`.
+    /// Makes a machine on an opened `/dev/kvm` and begins to load the guest into its memory; [`boot`](Self::boot) waits for
+    /// that. Its devices will be served by `events`.
     ///
     /// # Errors
     /// What KVM or the host refuses.
-    pub fn new(kvm: OwnedFd, config: Config, events: &EventLoop) -> Result<Self, Error> {
+    pub fn new(
+        kvm: OwnedFd,
+        config: Config,
+        guest: Guest,
+        events: &EventLoop,
+    ) -> Result<Self, Error> {
         if config.vcpus == 0 || config.vcpus > MAX_VCPUS {
             return Err(Error::Shape("a machine has 1 to 64 virtual CPUs"));
         }
@@ -55,13 +67,19 @@ impl Machine {
                 "a machine has whole MiB of memory, at least 64",
             ));
         }
+        let ram = GuestRam::new(config.memory_bytes, config.backing)?;
+        let loading = Loading::start(ram.clone(), guest)?;
         let kvm = open(kvm)?;
         let vm = kvm.create_vm().map_err(Error::kvm("create a machine"))?;
         vm.set_tss_address(layout::TSS)
             .map_err(Error::kvm("place the task state"))?;
-        vm.create_irq_chip()
+        // The local ones; none of their lines is acknowledged to us.
+        let split = kvm_enable_cap {
+            cap: KVM_CAP_SPLIT_IRQCHIP,
+            ..kvm_enable_cap::default()
+        };
+        vm.enable_cap(&split)
             .map_err(Error::kvm("create interrupt controllers"))?;
-        let ram = GuestRam::new(config.memory_bytes, config.backing)?;
         for (slot, (guest, size, host)) in (0_u32..).zip(ram.regions()) {
             add_memory(&vm, slot, guest, size, host)?;
         }
@@ -79,8 +97,9 @@ impl Machine {
             })
             .collect::<Result<Vec<_>, _>>()?;
         Ok(Self {
-            vm,
+            vm: Arc::new(vm),
             ram,
+            loading: Some(loading),
             processors: config.vcpus,
             slots,
             vcpus,
@@ -127,36 +146,49 @@ impl Machine {
         Ok(slot)
     }
 
-    /// Loads a guest and starts the threads of the virtual CPUs, which stand still until [`resume`](Self::resume): whoever has
-    /// more to give up before a guest runs can do so. `begin` runs first in the thread of each; `ended` is told once how the
-    /// guest has ended.
+    /// Tells the guest of its machine, with this command line and its devices behind it, and starts the threads of the
+    /// virtual CPUs, which stand still until [`resume`](Self::resume): whoever has more to give up before a guest runs can do
+    /// so. `begin` runs first in the thread of each; `ended` is told once how the guest has ended.
     ///
     /// # Errors
-    /// As [`Boot`]'s parts do not fit, and what KVM or the host refuses.
+    /// When the guest is none, or does not fit, and what KVM or the host refuses.
     pub fn boot(
         &mut self,
-        mut boot: Boot,
+        command_line: String,
         begin: Arc<dyn Fn() -> io::Result<()> + Send + Sync>,
         ended: Box<dyn Fn(Outcome) + Send + Sync>,
     ) -> Result<(), Error> {
-        if self.running.is_some() || self.vcpus.is_empty() {
-            return Err(Error::Shape("a machine boots once"));
-        }
+        let loading = self.loading.take();
+        let loading = loading.ok_or(Error::Shape("a machine boots once"))?;
         let processors = self.processors;
         let devices: Vec<_> = Slot::all()
             .zip(&self.slots)
             .filter(|(_, transport)| transport.is_plugged())
             .map(|(slot, _)| slot.parameter())
             .collect();
-        let entry = boot::load(&self.ram, &mut boot, processors, &devices)?;
+        let shape = Shape {
+            processors,
+            lines: self.lines(),
+        };
+        let loaded = loading.wait()?;
+        boot::describe(&self.ram, &loaded, command_line, shape, &devices)?;
         let vcpus = std::mem::take(&mut self.vcpus);
         for (number, vcpu) in (0_u8..).zip(&vcpus) {
             cpu::configure(vcpu, &self.common, number, processors)?;
         }
-        cpu::enter(&vcpus[0], &self.ram.shared(), entry)?;
-        let bus = Bus::new(self.slots.clone());
+        cpu::enter(&vcpus[0], &self.ram.shared(), loaded.entry)?;
+        let vm = Arc::clone(&self.vm);
+        let controller = IoApic::new(shape.lines, Box::new(move |messages| route(&vm, messages)));
+        let bus = Bus::new(self.slots.clone(), controller);
         self.running = Some(Vcpus::start(vcpus, bus, begin, ended)?);
         Ok(())
+    }
+
+    /// The lines of the interrupt controller: up to the last device's, as the kernel programs each of them, which leaves the
+    /// virtual CPU every time.
+    fn lines(&self) -> u8 {
+        let last = self.slots.iter().rposition(|slot| slot.is_plugged());
+        last.map_or(1, |slot| slot as u8 + 2)
     }
 
     /// Freezes the virtual CPUs; done when this returns. Nothing happens before the boot.
@@ -190,7 +222,7 @@ fn open(kvm: OwnedFd) -> Result<Kvm, Error> {
         return Err(Error::Lacking("device of the only version there is"));
     }
     for (capability, name) in [
-        (Cap::Irqchip, "interrupt controllers"),
+        (Cap::SplitIrqchip, "local interrupt controllers"),
         (Cap::Irqfd, "interrupts by descriptors"),
         (Cap::Ioeventfd, "events by descriptors"),
         (Cap::UserMemory, "memory of programs"),
@@ -202,6 +234,26 @@ fn open(kvm: OwnedFd) -> Result<Kvm, Error> {
         }
     }
     Ok(kvm)
+}
+
+/// Tells KVM what the lines of the interrupt controller send.
+fn route(vm: &VmFd, messages: &[Message]) -> Result<(), kvm_ioctls::Error> {
+    let entries: Vec<_> = messages
+        .iter()
+        .map(|message| {
+            let mut entry = kvm_irq_routing_entry {
+                gsi: message.line,
+                type_: KVM_IRQ_ROUTING_MSI,
+                ..kvm_irq_routing_entry::default()
+            };
+            entry.u.msi.address_lo = message.address;
+            entry.u.msi.data = message.data;
+            entry
+        })
+        .collect();
+    let routing =
+        KvmIrqRouting::from_entries(&entries).map_err(|_| kvm_ioctls::Error::new(libc::E2BIG))?;
+    vm.set_gsi_routing(&routing)
 }
 
 #[expect(unsafe_code, reason = "KVM is given memory by its address")]

@@ -246,7 +246,10 @@ impl Shared {
                     }
                     Ok(VcpuExit::MmioWrite(address, data)) => {
                         count(&counters.mmio_writes);
-                        self.bus.write(address, data);
+                        if let Err(error) = self.bus.write(address, data) {
+                            tracing::error!(%error, "KVM does not take an interrupt's route");
+                            return Some(Outcome::Failed("interrupts cannot be routed"));
+                        }
                     }
                     Ok(VcpuExit::IoIn(_, data)) => {
                         count(&counters.port_reads);

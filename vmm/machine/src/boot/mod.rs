@@ -5,6 +5,7 @@ mod tests;
 
 use std::fs::File;
 use std::io::{Seek, SeekFrom};
+use std::thread::{self, JoinHandle};
 
 use linux_loader::loader::bootparam::setup_header;
 use linux_loader::loader::{self, KernelLoader, bzimage::BzImage, elf::Elf};
@@ -13,17 +14,31 @@ use vmm_virtio::Memory;
 
 use crate::Error;
 use crate::memory::GuestRam;
+use crate::x86_64::mptable::Shape;
 use crate::x86_64::{layout, mptable, params};
 
 /// What a guest is booted from.
 #[derive(Debug)]
-pub struct Boot {
+pub struct Guest {
     /// An ELF kernel or a bzImage.
     pub kernel: File,
     /// A cpio archive, if the kernel gets one.
     pub image: Option<File>,
-    /// The kernel's command line; the machine adds its devices.
-    pub command_line: String,
+}
+
+/// A guest that is being loaded, while KVM makes the machine: that waits for other processors of the host, and this for
+/// memory.
+pub(crate) struct Loading(JoinHandle<Result<Loaded, Error>>);
+
+/// A guest in memory.
+#[derive(Debug)]
+pub(crate) struct Loaded {
+    /// Where the first virtual CPU begins.
+    pub entry: u64,
+    /// Where the image is, and how long.
+    image: (u32, u32),
+    /// What a bzImage begins with.
+    header: Option<setup_header>,
 }
 
 /// Where a bzImage has its 64-bit entry, from its beginning.
@@ -31,24 +46,62 @@ const BZIMAGE_ENTRY: u64 = 0x200;
 
 const PAGE: u64 = 4096;
 
-/// Loads kernel, image, parameters and tables; the address where the first virtual CPU begins.
-pub(crate) fn load(
-    ram: &GuestRam,
-    boot: &mut Boot,
-    processors: u8,
-    devices: &[String],
-) -> Result<u64, Error> {
+impl Loading {
+    /// Begins.
+    ///
+    /// # Errors
+    /// When there is no thread to be had.
+    pub fn start(ram: GuestRam, mut guest: Guest) -> Result<Self, Error> {
+        let thread = thread::Builder::new()
+            .name("loader".to_owned())
+            .spawn(move || load(&ram, &mut guest));
+        thread.map(Self).map_err(Error::system("load the guest"))
+    }
+
+    /// Waits until it is done.
+    ///
+    /// # Errors
+    /// What [`load`] answers.
+    pub fn wait(self) -> Result<Loaded, Error> {
+        let panicked = |_| Error::Shape("the guest's loader has failed");
+        self.0.join().map_err(panicked)?
+    }
+}
+
+/// Loads kernel and image.
+///
+/// # Errors
+/// When they are not what they should be, do not fit, or cannot be read.
+pub(crate) fn load(ram: &GuestRam, guest: &mut Guest) -> Result<Loaded, Error> {
     let memory = ram.shared();
-    let (entry, end, header) = kernel(&memory, &mut boot.kernel)?;
+    let (entry, end, header) = kernel(&memory, &mut guest.kernel)?;
     let low_end = ram
         .regions()
         .next()
         .map_or(0, |(start, size, _)| start + size);
-    let image = match &mut boot.image {
+    let image = match &mut guest.image {
         Some(file) => image(&memory, file, end, low_end)?,
         None => (0, 0),
     };
-    let mut line = boot.command_line.clone();
+    Ok(Loaded {
+        entry,
+        image,
+        header,
+    })
+}
+
+/// Writes what tells a loaded guest of its machine: the command line with the devices, boot parameters and tables.
+///
+/// # Errors
+/// When the command line is too long, or memory is too small.
+pub(crate) fn describe(
+    ram: &GuestRam,
+    loaded: &Loaded,
+    mut line: String,
+    shape: Shape,
+    devices: &[String],
+) -> Result<(), Error> {
+    let memory = ram.shared();
     for device in devices {
         line.push(' ');
         line.push_str(device);
@@ -65,16 +118,15 @@ pub(crate) fn load(
             let end = GuestAddress(layout::COMMAND_LINE + line.len() as u64);
             memory.write_obj(0_u8, end)
         })
-        .and_then(|()| mptable::write(&memory, processors))
+        .and_then(|()| mptable::write(&memory, shape))
         .and_then(|()| {
             let regions = ram.regions().map(|(start, size, _)| (start, size));
-            params::write(&memory, header, line.len(), image, regions)
+            params::write(&memory, loaded.header, line.len(), loaded.image, regions)
         });
     written.map_err(|error| Error::System {
         action: "write the boot parameters",
         source: std::io::Error::other(error),
-    })?;
-    Ok(entry)
+    })
 }
 
 /// Its entry, its end, and a bzImage's header.

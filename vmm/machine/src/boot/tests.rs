@@ -41,12 +41,19 @@ fn elf(entry: u64, place: u64, in_file: u64, in_memory: u64) -> Vec<u8> {
     bytes
 }
 
-fn boot(kernel: &[u8], image: Option<&[u8]>, line: &str) -> Boot {
-    Boot {
+/// Loads a guest and tells it of a machine with two processors and one device.
+fn boot(ram: &GuestRam, kernel: &[u8], image: Option<&[u8]>, line: &str) -> Result<Loaded, Error> {
+    let guest = Guest {
         kernel: file(kernel),
         image: image.map(file),
-        command_line: line.to_owned(),
-    }
+    };
+    let loaded = Loading::start(ram.clone(), guest)?.wait()?;
+    let shape = Shape {
+        processors: 2,
+        lines: 2,
+    };
+    describe(ram, &loaded, line.to_owned(), shape, &["device".to_owned()])?;
+    Ok(loaded)
 }
 
 fn read<T: ByteValued>(ram: &GuestRam, address: u64) -> T {
@@ -58,9 +65,9 @@ fn read<T: ByteValued>(ram: &GuestRam, address: u64) -> T {
 #[test]
 fn a_kernel_and_its_image_are_where_the_parameters_say() {
     let ram = ram();
-    let mut boot = boot(&elf(ENTRY, ENTRY, 4096, 8192), Some(b"image"), "a b");
-    let entry = load(&ram, &mut boot, 2, &["device".to_owned()]).expect("loads");
-    assert_eq!(entry, ENTRY);
+    let kernel = elf(ENTRY, ENTRY, 4096, 8192);
+    let loaded = boot(&ram, &kernel, Some(b"image"), "a b").expect("loads");
+    assert_eq!(loaded.entry, ENTRY);
     assert_eq!(read::<u8>(&ram, ENTRY), 0xf4);
     let params: loader::bootparam::boot_params = read(&ram, layout::ZERO_PAGE);
     let header = params.hdr;
@@ -97,7 +104,7 @@ fn kernels_that_are_none_are_refused() {
         ("longer than its file", elf(ENTRY, ENTRY, 1 << 20, 1 << 20)),
     ];
     for (what, bytes) in cases {
-        let answer = load(&ram(), &mut boot(&bytes, None, ""), 1, &[]);
+        let answer = boot(&ram(), &bytes, None, "");
         assert!(
             matches!(answer, Err(Error::Kernel(_))),
             "{what}: {answer:?}"
@@ -122,7 +129,7 @@ fn what_does_not_fit_is_refused() {
         ),
     ];
     for (image, line, expected) in cases {
-        let answer = load(&ram(), &mut boot(&kernel, Some(&image), &line), 1, &[]);
+        let answer = boot(&ram(), &kernel, Some(&image), &line);
         let Err(Error::TooLarge { what, .. }) = answer else {
             panic!("{answer:?}")
         };
@@ -150,18 +157,18 @@ proptest! {
     /// Whatever an ELF file says, it is loaded within memory or refused.
     #[test]
     fn any_elf(entry: u64, place in prop_oneof![any::<u64>(), 0..2 * MEMORY], in_file: u64, in_memory: u64) {
-        let _ = load(&ram(), &mut boot(&elf(entry, place, in_file, in_memory), None, ""), 1, &[]);
+        let _ = boot(&ram(), &elf(entry, place, in_file, in_memory), None, "");
     }
 
     /// So is whatever a bzImage says.
     #[test]
     fn any_bzimage(fields: (u8, u16, u16, u32, u64, u8)) {
-        let _ = load(&ram(), &mut boot(&bzimage(fields), None, ""), 1, &[]);
+        let _ = boot(&ram(), &bzimage(fields), None, "");
     }
 
     /// And any other bytes.
     #[test]
     fn any_bytes(bytes in prop::collection::vec(any::<u8>(), 0..2000)) {
-        let _ = load(&ram(), &mut boot(&bytes, None, ""), 1, &[]);
+        let _ = boot(&ram(), &bytes, None, "");
     }
 }

@@ -1,8 +1,6 @@
 //! What a virtual CPU is and where it begins.
 
-use kvm_bindings::{
-    CpuId, KVM_MAX_CPUID_ENTRIES, Msrs, kvm_lapic_state, kvm_msr_entry, kvm_regs, kvm_segment,
-};
+use kvm_bindings::{CpuId, KVM_MAX_CPUID_ENTRIES, Msrs, kvm_msr_entry, kvm_regs, kvm_segment};
 use kvm_ioctls::{Kvm, VcpuFd};
 use vm_memory::{Bytes, GuestAddress};
 use vmm_virtio::Memory;
@@ -27,12 +25,6 @@ const FAST_STRINGS: u64 = 1;
 const MSR_MTRR_DEFAULT: u32 = 0x2ff;
 /// On, and everything is cached by writing back.
 const MTRR_WRITE_BACK: u64 = 1 << 11 | 6;
-
-/// Modes of a pin of the local controller.
-const MODE_EXTERNAL: u32 = 7 << 8;
-const MODE_NMI: u32 = 4 << 8;
-const LINT0: usize = 0x350;
-const LINT1: usize = 0x360;
 
 /// What all virtual CPUs of a machine have in common.
 pub fn identification(kvm: &Kvm) -> Result<CpuId, Error> {
@@ -59,22 +51,7 @@ pub fn configure(vcpu: &VcpuFd, common: &CpuId, number: u8, processors: u8) -> R
     // do without.
     vcpu.set_msrs(&msrs)
         .map_err(Error::kvm("set a virtual CPU's model-specific registers"))?;
-    let mut lapic = vcpu
-        .get_lapic()
-        .map_err(Error::kvm("read a virtual CPU's interrupt controller"))?;
-    set_pin(&mut lapic, LINT0, MODE_EXTERNAL);
-    set_pin(&mut lapic, LINT1, MODE_NMI);
-    vcpu.set_lapic(&lapic)
-        .map_err(Error::kvm("set a virtual CPU's interrupt controller"))
-}
-
-fn set_pin(lapic: &mut kvm_lapic_state, register: usize, mode: u32) {
-    for (place, byte) in lapic.regs[register..register + 4]
-        .iter_mut()
-        .zip(mode.to_le_bytes())
-    {
-        *place = byte as _;
-    }
+    Ok(())
 }
 
 /// The features with what depends on the number of the virtual CPU: each is a core of one package.

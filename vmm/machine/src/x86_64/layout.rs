@@ -47,11 +47,11 @@ pub const HOLE_END: u64 = 1 << 32;
 /// The registers of the first device; the others follow.
 pub const DEVICES: u64 = 0xd000_0000;
 
-/// The interrupt lines of the devices. A kernel without ACPI knows those of the ISA bus; 0 was the timer's, 2 joins the
-/// two controllers, 8 and 13 are taken by name (clock and coprocessor).
-pub const INTERRUPTS: [u32; 12] = [5, 6, 7, 9, 10, 11, 12, 14, 15, 3, 4, 1];
+/// How many devices there may be: as many as an I/O interrupt controller has lines, but for the first, which Linux takes
+/// for none.
+pub const DEVICE_LIMIT: u8 = 23;
 
-/// The I/O interrupt controller that KVM has.
+/// The I/O interrupt controller.
 pub const IOAPIC: u32 = 0xfec0_0000;
 
 /// The local interrupt controllers.

@@ -14,20 +14,25 @@ const APIC_VERSION: u8 = 0x14;
 const ENABLED: u8 = 1;
 const BOOTS: u8 = 2;
 
-/// The interrupt lines that the I/O controller takes.
-const LINES: u8 = 16;
-
 /// Kinds of interrupts.
 const VECTORED: u8 = 0;
 const NMI: u8 = 1;
-const EXTERNAL: u8 = 3;
 
 /// The local controllers of all processors.
 const EVERYWHERE: u8 = 0xff;
 
-/// Writes the table for this many processors, of which at most 64 are there.
-pub fn write(memory: &Memory, processors: u8) -> Result<(), vm_memory::GuestMemoryError> {
-    let table = table(processors);
+/// What the table tells of.
+#[derive(Debug, Clone, Copy)]
+pub struct Shape {
+    /// Processors, at most 64.
+    pub processors: u8,
+    /// Lines of the I/O controller: the first is on nothing, the others are those of devices.
+    pub lines: u8,
+}
+
+/// Writes the table.
+pub fn write(memory: &Memory, shape: Shape) -> Result<(), vm_memory::GuestMemoryError> {
+    let table = table(shape);
     debug_assert!(layout::MP_TABLE + table.len() as u64 <= layout::MP_TABLE_END);
     let mut pointer = [0; 16];
     pointer[..4].copy_from_slice(b"_MP_");
@@ -40,7 +45,7 @@ pub fn write(memory: &Memory, processors: u8) -> Result<(), vm_memory::GuestMemo
     memory.write_slice(&table, GuestAddress(layout::MP_TABLE))
 }
 
-fn table(processors: u8) -> Vec<u8> {
+fn table(Shape { processors, lines }: Shape) -> Vec<u8> {
     let mut entries = Vec::new();
     let mut count = 0_u16;
     let mut add = |bytes: &[u8]| {
@@ -66,11 +71,9 @@ fn table(processors: u8) -> Vec<u8> {
     let mut entry = [2, controller, APIC_VERSION, ENABLED, 0, 0, 0, 0];
     entry[4..].copy_from_slice(&layout::IOAPIC.to_le_bytes());
     add(&entry);
-    // Only lines that something is on: the kernel programs each of them, which leaves the virtual CPU every time.
-    for line in (0..LINES).filter(|&line| layout::INTERRUPTS.contains(&u32::from(line))) {
+    for line in 1..lines {
         add(&[3, VECTORED, 0, 0, 0, line, controller, line]);
     }
-    add(&[4, EXTERNAL, 0, 0, 0, 0, EVERYWHERE, 0]);
     add(&[4, NMI, 0, 0, 0, 0, EVERYWHERE, 1]);
 
     let mut table = vec![0; 44];
@@ -101,8 +104,8 @@ mod tests {
 
     #[test]
     fn the_table_adds_up_and_fits() {
-        for processors in [1, 2, 64] {
-            let table = table(processors);
+        for (processors, lines) in [(1, 1), (2, 8), (64, 24)] {
+            let table = table(Shape { processors, lines });
             assert_eq!(
                 table.iter().fold(0_u8, |sum, &byte| sum.wrapping_add(byte)),
                 0
