@@ -13,6 +13,7 @@ mod initramfs;
 mod kernel;
 mod kvm_tests;
 mod mirror;
+mod monitors;
 mod places;
 mod policy;
 mod prefix;
@@ -53,6 +54,8 @@ enum Command {
     Testhost(testhost::Options),
     /// Run the tests that need KVM: on this machine's if it runs guests, else in a test host.
     KvmTests(kvm_tests::Options),
+    /// Compare what a boot costs on our virtual machine monitor and on others.
+    Monitors(monitors::Options),
     /// Write the command line reference, manual pages and completions from the program's own definition.
     Docs(docs::Options),
     /// Check that dependencies between the workspace's packages point downwards only.
@@ -81,6 +84,7 @@ fn dispatch(arguments: &Arguments) -> Result<()> {
         Command::Engines(options) => engines::install(&places, options),
         Command::Testhost(options) => testhost::run(&places, options),
         Command::KvmTests(options) => kvm_tests::run(&places, options),
+        Command::Monitors(options) => monitors::run(&places, options),
         Command::Docs(options) => docs::generate(&places, options),
         Command::Layers => policy::layers::check(&places),
         Command::Licenses => policy::dependencies::check(&places),
