@@ -38,7 +38,7 @@ pub struct Descriptor {
     pub next: u16,
 }
 
-/// A driver with its device, and the thread that serves the device.
+/// A driver with its device, and mostly the thread that serves the device.
 pub struct Driver {
     /// The guest's memory.
     pub memory: Arc<Memory>,
@@ -109,6 +109,18 @@ impl Driver {
     /// Only plugs a device in, and serves it.
     #[must_use]
     pub fn find(device: Box<dyn Device>, memory: Arc<Memory>) -> Self {
+        let mut driver = Self::find_unserved(device, memory);
+        driver.serving = Some(std::thread::spawn({
+            let events = driver.events.clone();
+            move || events.run().expect("serves")
+        }));
+        driver
+    }
+
+    /// Only plugs a device in. Nobody serves it but [`serve`](Self::serve), and what waits for the device: what happens
+    /// is the same each time, as far as nobody else is behind the device.
+    #[must_use]
+    pub fn find_unserved(device: Box<dyn Device>, memory: Arc<Memory>) -> Self {
         let events = EventLoop::new().expect("an event loop");
         let transport = Transport::new("test", Arc::clone(&memory), &events).expect("a transport");
         let queues = transport
@@ -123,10 +135,6 @@ impl Driver {
                 writable: Vec::new(),
             })
             .collect();
-        let serving = std::thread::spawn({
-            let events = events.clone();
-            move || events.run().expect("serves")
-        });
         Self {
             memory,
             transport,
@@ -134,8 +142,30 @@ impl Driver {
             queues,
             buffers: BUFFERS,
             events,
-            serving: Some(serving),
+            serving: None,
         }
+    }
+
+    /// Without a thread that does it: serves the device once, and waits at most so many milliseconds for a reason. How
+    /// many there were.
+    pub fn serve(&self, patience: u16) -> usize {
+        self.events.serve(patience).expect("serves")
+    }
+
+    /// How many queues the device has.
+    #[must_use]
+    pub fn queues(&self) -> usize {
+        self.queues.len()
+    }
+
+    /// Waits until something is there.
+    fn wait<T>(&mut self, what: &str, mut look: impl FnMut(&mut Self) -> Option<T>) -> T {
+        wait(what, || {
+            if self.serving.is_none() {
+                self.serve(1);
+            }
+            look(self)
+        })
     }
 
     /// Resets the device and agrees with it on features.
@@ -379,7 +409,7 @@ impl Driver {
 
     /// Waits for the next request that the device gives back.
     pub fn expect_used(&mut self, queue: usize) -> (u16, u32, Vec<u8>) {
-        wait("a used buffer", || self.used(queue))
+        self.wait("a used buffer", |driver| driver.used(queue))
     }
 
     /// Adds a request, kicks and waits: how much was written, and what.
