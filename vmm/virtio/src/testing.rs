@@ -123,27 +123,29 @@ impl Driver {
     pub fn find_unserved(device: Box<dyn Device>, memory: Arc<Memory>) -> Self {
         let events = EventLoop::new().expect("an event loop");
         let transport = Transport::new("test", Arc::clone(&memory), &events).expect("a transport");
-        let queues = transport
-            .plug(device)
-            .expect("plugs")
-            .iter()
-            .map(|_| Ring {
-                size: 0,
-                next_descriptor: 0,
-                added: 0,
-                taken: 0,
-                writable: Vec::new(),
-            })
-            .collect();
-        Self {
+        let mut driver = Self {
             memory,
             transport,
             features: 0,
-            queues,
+            queues: Vec::new(),
             buffers: BUFFERS,
             events,
             serving: None,
-        }
+        };
+        driver.plug(device);
+        driver
+    }
+
+    /// Plugs a device in where none is, or none any more.
+    pub fn plug(&mut self, device: Box<dyn Device>) {
+        let kicks = self.transport.plug(device).expect("plugs");
+        self.queues.resize_with(kicks.len(), || Ring {
+            size: 0,
+            next_descriptor: 0,
+            added: 0,
+            taken: 0,
+            writable: Vec::new(),
+        });
     }
 
     /// Without a thread that does it: serves the device once, and waits at most so many milliseconds for a reason. How
@@ -194,10 +196,11 @@ impl Driver {
             self.write(0x30, number as u32);
             let size = (self.read(0x34) as u16).min(most);
             let addresses = Ring::addresses(number);
-            for address in addresses {
-                let nothing = vec![0; 0x4000];
+            // A table of descriptors, and rings of heads and of what was used, each with three words more (2.7).
+            let lengths = [16, 2, 8].map(|each| each * usize::from(size) + 6);
+            for (address, length) in addresses.into_iter().zip(lengths) {
                 self.memory
-                    .write_slice(&nothing, GuestAddress(address))
+                    .write_slice(&vec![0; length], GuestAddress(address))
                     .expect("memory");
             }
             self.queues[number] = Ring {

@@ -1,0 +1,125 @@
+//! The fuzz targets of the monitor (`vmm/fuzz`), run by cargo-fuzz.
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+use anyhow::{Context, Result, bail};
+use clap::Args;
+use serde::Deserialize;
+
+use crate::command;
+use crate::places::Places;
+
+/// How long one input may take, in seconds.
+const TIMEOUT: u32 = 10;
+
+/// How much memory all of it may take, in MiB; the sanitizer has its part of it.
+const MEMORY: u32 = 1024;
+
+/// The longest input, in bytes: a script needs few, a kernel's head more.
+const LONGEST: u32 = 4096;
+
+/// What to fuzz.
+#[derive(Args)]
+pub struct Options {
+    /// The target; `--list` names them.
+    #[arg(required_unless_present = "list")]
+    target: Option<String>,
+    /// Name the targets.
+    #[arg(long)]
+    list: bool,
+    /// How long it runs if it finds nothing.
+    #[arg(long, default_value_t = 60, value_name = "N")]
+    seconds: u32,
+    /// Put the inputs that the seeds lack into them, as few as reach what was reached.
+    #[arg(long)]
+    keep: bool,
+}
+
+#[derive(Deserialize)]
+struct Manifest {
+    bin: Vec<Binary>,
+}
+
+#[derive(Deserialize)]
+struct Binary {
+    name: String,
+}
+
+/// Runs one target, with the seeds of the tree and what earlier runs have found.
+pub fn run(places: &Places, options: &Options) -> Result<()> {
+    let folder = places.root.join("vmm/fuzz");
+    let targets = targets(&folder)?;
+    let Some(target) = options.target.as_ref().filter(|_| !options.list) else {
+        for target in targets {
+            println!("{target}");
+        }
+        return Ok(());
+    };
+    if !targets.contains(target) {
+        bail!(
+            "there is no fuzz target {target}; there are {}",
+            targets.join(", ")
+        );
+    }
+    find_tools()?;
+    let found = places.target.join("fuzz").join("found").join(target);
+    let corpus = found.join("corpus");
+    fs::create_dir_all(&corpus).with_context(|| format!("create {}", corpus.display()))?;
+    let seeds = folder.join("seeds").join(target);
+    let mut fuzz = cargo_fuzz(places, &folder, target);
+    if options.keep {
+        let set_cover = [&seeds, &corpus];
+        fuzz.args(set_cover).args(["--", "-set_cover_merge=1"]);
+        return command::run(&mut fuzz);
+    }
+    fuzz.args([&corpus, &seeds]).args([
+        "--".to_owned(),
+        format!("-max_total_time={}", options.seconds),
+        format!("-timeout={TIMEOUT}"),
+        format!("-rss_limit_mb={MEMORY}"),
+        format!("-max_len={LONGEST}"),
+        format!("-artifact_prefix={}/", found.display()),
+    ]);
+    // The sanitizer keeps what was given back: less, so that it is not taken for ours.
+    fuzz.env("ASAN_OPTIONS", "quarantine_size_mb=32:detect_leaks=0");
+    command::run(&mut fuzz)
+        .with_context(|| format!("what was found, if anything, is in {}", found.display()))
+}
+
+fn cargo_fuzz(places: &Places, folder: &Path, target: &str) -> Command {
+    let mut fuzz = Command::new("cargo");
+    // Cargo tells its children which toolchain and package they belong to: these belong to others.
+    for name in ["RUSTUP_TOOLCHAIN", "CARGO", "CARGO_MANIFEST_DIR"] {
+        fuzz.env_remove(name);
+    }
+    fuzz.current_dir(folder)
+        .args(["+nightly", "fuzz", "run", "--fuzz-dir", ".", "--target-dir"])
+        .arg(places.target.join("fuzz"))
+        .arg(target);
+    fuzz
+}
+
+/// Both are a developer's to install: a build of ours never changes the machine's toolchains.
+fn find_tools() -> Result<()> {
+    let answers = |arguments: &[&str]| {
+        let mut cargo = Command::new("cargo");
+        cargo.env_remove("RUSTUP_TOOLCHAIN").args(arguments);
+        command::output(&mut cargo)
+    };
+    answers(&["+nightly", "--version"]).context(
+        "fuzzing needs a nightly compiler: `rustup toolchain install nightly --profile minimal`",
+    )?;
+    answers(&["+nightly", "fuzz", "--version"])
+        .context("fuzzing needs cargo-fuzz: `cargo install cargo-fuzz --locked`")?;
+    Ok(())
+}
+
+fn targets(folder: &Path) -> Result<Vec<String>> {
+    let path = folder.join("Cargo.toml");
+    let text = fs::read_to_string(&path).with_context(|| format!("read {}", path.display()))?;
+    let manifest: Manifest =
+        toml::from_str(&text).with_context(|| format!("understand {}", path.display()))?;
+    Ok(manifest.bin.into_iter().map(|bin| bin.name).collect())
+}
