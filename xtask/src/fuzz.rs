@@ -17,6 +17,9 @@ const TIMEOUT: u32 = 10;
 /// How much memory all of it may take, in MiB; the sanitizer has its part of it.
 const MEMORY: u32 = 1024;
 
+/// How much one allocation may take, in MiB: nothing that a guest says is worth more.
+const ALLOCATION: u32 = 64;
+
 /// The longest input, in bytes: a script needs few, a kernel's head more.
 const LONGEST: u32 = 4096;
 
@@ -32,7 +35,7 @@ pub struct Options {
     /// How long it runs if it finds nothing.
     #[arg(long, default_value_t = 60, value_name = "N")]
     seconds: u32,
-    /// Put the inputs that the seeds lack into them, as few as reach what was reached.
+    /// Do not fuzz: add as few of the found inputs to the seeds as reach the same code.
     #[arg(long)]
     keep: bool,
 }
@@ -70,8 +73,9 @@ pub fn run(places: &Places, options: &Options) -> Result<()> {
     let seeds = folder.join("seeds").join(target);
     let mut fuzz = cargo_fuzz(places, &folder, target);
     if options.keep {
-        let set_cover = [&seeds, &corpus];
-        fuzz.args(set_cover).args(["--", "-set_cover_merge=1"]);
+        // How often code is reached counts while it is fuzzed, not here.
+        fuzz.args([&seeds, &corpus]);
+        fuzz.args(["--", "-set_cover_merge=1", "-use_counters=0"]);
         return command::run(&mut fuzz);
     }
     fuzz.args([&corpus, &seeds]).args([
@@ -79,6 +83,7 @@ pub fn run(places: &Places, options: &Options) -> Result<()> {
         format!("-max_total_time={}", options.seconds),
         format!("-timeout={TIMEOUT}"),
         format!("-rss_limit_mb={MEMORY}"),
+        format!("-malloc_limit_mb={ALLOCATION}"),
         format!("-max_len={LONGEST}"),
         format!("-artifact_prefix={}/", found.display()),
     ]);

@@ -5,7 +5,7 @@ mod record;
 
 use std::sync::Arc;
 
-use record::{PAGE, Record, SETUP, list};
+use record::{PAGE, Record, list};
 use vmm_balloon::{Balloon, Handle, Setup};
 use vmm_virtio::testing::Driver;
 
@@ -59,7 +59,6 @@ pub fn run(data: &[u8]) {
         deflate_on_oom: choice & 1 == 0,
         reporting: choice & 2 == 0,
         statistics: choice & 4 == 0,
-        ..SETUP
     };
     let record = Arc::new(Record::default());
     let device = Balloon::new(setup, record.clone()).expect("a balloon");

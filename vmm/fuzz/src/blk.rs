@@ -1,9 +1,11 @@
 //! A disk on a file, on either engine.
 
 use std::fs::File;
+use std::num::NonZeroU64;
 
 use rustix::fs::{MemfdFlags, memfd_create};
 use vmm_blk::{Control, Disk, Engine, Options};
+use vmm_virtio::Rates;
 use vmm_virtio::testing::Driver;
 
 use crate::input::Input;
@@ -12,6 +14,10 @@ use crate::script::{self, Subject};
 const SECTORS: u64 = 40;
 
 const FLUSH: u32 = 4;
+
+/// Bytes and requests, where they are limited.
+const PER_SECOND: (Option<NonZeroU64>, Option<NonZeroU64>) =
+    (NonZeroU64::new(200_000), NonZeroU64::new(200));
 
 /// What drivers ask for, by numbers that lie close together here.
 const KINDS: [u32; 8] = [0, 1, FLUSH, 8, 11, 13, 2, 14];
@@ -27,6 +33,15 @@ fn header(kind: u32, sector: u64) -> [u8; 16] {
     header[..4].copy_from_slice(&kind.to_le_bytes());
     header[8..].copy_from_slice(&sector.to_le_bytes());
     header
+}
+
+/// Of sectors to be discarded, or filled with zeros.
+fn range(sector: u64, input: &mut Input<'_>) -> [u8; 16] {
+    let mut range = [0; 16];
+    range[..8].copy_from_slice(&sector.to_le_bytes());
+    range[8..12].copy_from_slice(&input.length().to_le_bytes());
+    range[12..].copy_from_slice(&input.length().to_le_bytes());
+    range
 }
 
 impl Subject for Storage {
@@ -55,10 +70,16 @@ impl Subject for Storage {
                     u8::MAX => input.long(),
                     sector => u64::from(sector) % (SECTORS + 2),
                 };
-                let mut data = input.bytes(usize::from(choice)).to_vec();
-                if kind == 1 {
-                    data.resize(data.len().next_multiple_of(512), 5);
-                }
+                let data = match kind {
+                    1 => {
+                        let mut data = input.bytes(usize::from(choice)).to_vec();
+                        data.resize(data.len().next_multiple_of(512), 5);
+                        data
+                    }
+                    // Mostly one range, as drivers give it.
+                    11 | 13 if choice & 0x80 == 0 => range(sector, input).to_vec(),
+                    _ => input.bytes(usize::from(choice)).to_vec(),
+                };
                 let lengths = match kind {
                     0 => vec![u32::from(input.byte() & 15) * 512, 1],
                     8 => vec![20, 1],
@@ -104,6 +125,11 @@ pub fn run(data: &[u8]) {
         read_only: choice & 2 != 0,
         block_size: if choice & 4 == 0 { 512 } else { 4096 },
         queues: u16::from(choice >> 3 & 3) + 1,
+        // Little enough that a script reaches it, and enough that nothing waits long for it.
+        rates: Rates {
+            bytes: (choice & 0x60 == 0x60).then_some(PER_SECOND.0).flatten(),
+            operations: (choice & 0xa0 == 0xa0).then_some(PER_SECOND.1).flatten(),
+        },
         engine,
         ..Options::default()
     };

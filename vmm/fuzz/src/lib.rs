@@ -27,8 +27,11 @@ pub fn begin() {
     unsafe { libc::signal(libc::SIGPIPE, libc::SIG_IGN) };
 }
 
+/// What takes the fuzzer's bytes.
+pub type Target = fn(&[u8]);
+
 /// The targets by their names.
-pub const TARGETS: [(&str, fn(&[u8])); 12] = [
+pub const TARGETS: [(&str, Target); 12] = [
     ("queue", queue::run),
     ("blk", blk::run),
     ("net", net::run),

@@ -75,7 +75,7 @@ impl Device for Echo {
                 let again = queue.pop(&activation.memory)?;
                 chain = again.expect("it is still there");
             }
-            let mut bytes = vec![0; 1 << 16];
+            let mut bytes = vec![0; 4096];
             let read = copy_from(&chain.readable, &mut bytes);
             let written = copy_to(&chain.writable, &bytes[..read]);
             done.push((chain.head(), written as u32));
