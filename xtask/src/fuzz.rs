@@ -27,8 +27,11 @@ const LONGEST: u32 = 4096;
 #[derive(Args)]
 pub struct Options {
     /// The target; `--list` names them.
-    #[arg(required_unless_present = "list")]
+    #[arg(required_unless_present_any = ["list", "all"])]
     target: Option<String>,
+    /// Each target, one after the other.
+    #[arg(long, conflicts_with = "target")]
+    all: bool,
     /// Name the targets.
     #[arg(long)]
     list: bool,
@@ -50,28 +53,37 @@ struct Binary {
     name: String,
 }
 
-/// Runs one target, with the seeds of the tree and what earlier runs have found.
+/// Runs targets, with the seeds of the tree and what earlier runs have found.
 pub fn run(places: &Places, options: &Options) -> Result<()> {
     let folder = places.root.join("vmm/fuzz");
-    let targets = targets(&folder)?;
-    let Some(target) = options.target.as_ref().filter(|_| !options.list) else {
-        for target in targets {
-            println!("{target}");
+    let all = targets(&folder)?;
+    let targets = match &options.target {
+        _ if options.list => {
+            for target in all {
+                println!("{target}");
+            }
+            return Ok(());
         }
-        return Ok(());
-    };
-    if !targets.contains(target) {
-        bail!(
+        Some(target) if all.contains(target) => vec![target.clone()],
+        Some(target) => bail!(
             "there is no fuzz target {target}; there are {}",
-            targets.join(", ")
-        );
-    }
+            all.join(", ")
+        ),
+        None => all,
+    };
     find_tools()?;
+    for target in &targets {
+        fuzz(places, options, &folder, target)?;
+    }
+    Ok(())
+}
+
+fn fuzz(places: &Places, options: &Options, folder: &Path, target: &str) -> Result<()> {
     let found = places.target.join("fuzz").join("found").join(target);
     let corpus = found.join("corpus");
     fs::create_dir_all(&corpus).with_context(|| format!("create {}", corpus.display()))?;
     let seeds = folder.join("seeds").join(target);
-    let mut fuzz = cargo_fuzz(places, &folder, target);
+    let mut fuzz = cargo_fuzz(places, folder, target);
     if options.keep {
         // How often code is reached counts while it is fuzzed, not here.
         fuzz.args([&seeds, &corpus]);
@@ -86,6 +98,8 @@ pub fn run(places: &Places, options: &Options) -> Result<()> {
         format!("-malloc_limit_mb={ALLOCATION}"),
         format!("-max_len={LONGEST}"),
         format!("-artifact_prefix={}/", found.display()),
+        "-print_funcs=0".to_owned(),
+        "-print_final_stats=1".to_owned(),
     ]);
     // The sanitizer keeps what was given back: less, so that it is not taken for ours.
     fuzz.env("ASAN_OPTIONS", "quarantine_size_mb=32:detect_leaks=0");
