@@ -44,6 +44,8 @@ conformance:
 check:
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
+	cd vmm/fuzz && $(CARGO) fmt --check && $(CARGO) clippy --locked --no-default-features --all-targets \
+		--target-dir $(abspath $(TARGET))/fuzz -- -D warnings
 	$(CARGO) xtask layers
 	$(CARGO) xtask licenses
 	$(CARGO) xtask docs --check

@@ -8,6 +8,7 @@ mod compatibility;
 mod digest;
 mod docs;
 mod engines;
+mod fuzz;
 mod images;
 mod initramfs;
 mod kernel;
@@ -56,6 +57,8 @@ enum Command {
     KvmTests(kvm_tests::Options),
     /// Compare what a boot costs on our virtual machine monitor and on others.
     Monitors(monitors::Options),
+    /// Feed one of the monitor's devices and inputs with bytes that a fuzzer makes up.
+    Fuzz(fuzz::Options),
     /// Write the command line reference, manual pages and completions from the program's own definition.
     Docs(docs::Options),
     /// Check that dependencies between the workspace's packages point downwards only.
@@ -85,6 +88,7 @@ fn dispatch(arguments: &Arguments) -> Result<()> {
         Command::Testhost(options) => testhost::run(&places, options),
         Command::KvmTests(options) => kvm_tests::run(&places, options),
         Command::Monitors(options) => monitors::run(&places, options),
+        Command::Fuzz(options) => fuzz::run(&places, options),
         Command::Docs(options) => docs::generate(&places, options),
         Command::Layers => policy::layers::check(&places),
         Command::Licenses => policy::dependencies::check(&places),

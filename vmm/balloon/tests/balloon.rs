@@ -1,8 +1,11 @@
 //! The balloon before a driver, good and bad, and what becomes of the memory.
 
-use std::io;
-use std::sync::{Arc, Mutex};
+mod record;
 
+use std::io;
+use std::sync::Arc;
+
+use record::{PAGE, Record, SETUP, list};
 use vm_memory::{Bytes, GuestAddress, GuestMemory, GuestMemoryRegion};
 use vmm_balloon::{Balloon, Counts, Discard, Handle, Setup};
 use vmm_virtio::testing::{Descriptor, Driver, MEMORY, wait};
@@ -17,35 +20,6 @@ const DEFLATE: usize = 1;
 const STATISTICS: usize = 2;
 const REPORTING: usize = 4;
 
-const PAGE: u64 = 4096;
-
-const SETUP: Setup = Setup {
-    deflate_on_oom: true,
-    reporting: true,
-    statistics: true,
-};
-
-/// Writes down what is discarded, and refuses what is no memory.
-#[derive(Default)]
-struct Record(Mutex<Vec<(u64, u64)>>);
-
-impl Discard for Record {
-    fn discard(&self, address: GuestAddress, length: u64) -> io::Result<()> {
-        assert!(length > 0 && (address.0 | length).is_multiple_of(PAGE));
-        if address.0 >= MEMORY {
-            return Err(io::ErrorKind::InvalidInput.into());
-        }
-        self.0.lock().expect("a lock").push((address.0, length));
-        Ok(())
-    }
-}
-
-impl Record {
-    fn take(&self) -> Vec<(u64, u64)> {
-        std::mem::take(&mut self.0.lock().expect("a lock"))
-    }
-}
-
 fn recorded(features: u64) -> (Driver, Handle, Arc<Record>) {
     let record = Arc::new(Record::default());
     let balloon = Balloon::new(SETUP, record.clone()).expect("a balloon");
@@ -57,10 +31,6 @@ fn real(memory: Arc<Memory>) -> (Driver, Handle) {
     let balloon = Balloon::new(SETUP, memory.clone()).expect("a balloon");
     let handle = balloon.handle();
     (Driver::start_in(Box::new(balloon), ALL, memory), handle)
-}
-
-fn list(pages: impl IntoIterator<Item = u32>) -> Vec<u8> {
-    pages.into_iter().flat_map(u32::to_le_bytes).collect()
 }
 
 fn word(driver: &Driver, offset: u64) -> u32 {

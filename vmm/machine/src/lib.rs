@@ -20,6 +20,8 @@ mod bus;
 mod error;
 mod machine;
 mod memory;
+#[cfg(feature = "testing")]
+pub mod testing;
 mod vcpu;
 mod x86_64;
 

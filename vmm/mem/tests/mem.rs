@@ -1,9 +1,11 @@
 //! The region before a driver, good and bad, and beside a model of it.
 
+mod machine;
+
 use std::collections::BTreeSet;
 use std::io;
-use std::sync::{Arc, Mutex};
 
+use machine::{BASE, BLOCK, Machine, PLUG, SETUP, SIZE, STATE, UNPLUG, UNPLUG_ALL, request};
 use vm_memory::GuestAddress;
 use vmm_mem::{Blocks, Counts, Handle, Mem, Setup};
 use vmm_virtio::Device;
@@ -13,105 +15,22 @@ const RINGS: u64 = 1 << 28 | 1 << 29;
 const INACCESSIBLE: u64 = 1 << 1;
 const ALL: u64 = RINGS | INACCESSIBLE;
 
-const BLOCK: u64 = 2 << 20;
-const BASE: u64 = 4 << 30;
-
-/// In blocks.
-const SIZE: u64 = 1000;
-
 /// How far beyond the requested size a driver may go, in blocks.
 const EXTENT: u64 = 128;
 
 /// How many blocks one event unplugs.
 const EVENT: u64 = 64;
 
-const PLUG: u16 = 0;
-const UNPLUG: u16 = 1;
-const UNPLUG_ALL: u16 = 2;
-const STATE: u16 = 3;
-
 const DONE: u16 = 0;
 const REFUSED: u16 = 1;
 const BUSY: u16 = 2;
 const ERROR: u16 = 3;
-
-/// What the machine has plugged: nothing twice, only whole blocks of the region.
-#[derive(Clone, Default)]
-struct Machine(Arc<Mutex<Plugged>>);
-
-#[derive(Default)]
-struct Plugged {
-    blocks: BTreeSet<u64>,
-    calls: Vec<u64>,
-    /// How many more calls succeed.
-    patience: Option<u32>,
-}
-
-impl Machine {
-    fn call(&self, address: GuestAddress, length: u64, plug: bool) -> io::Result<()> {
-        let mut state = self.0.lock().expect("a lock");
-        match &mut state.patience {
-            Some(0) => return Err(io::ErrorKind::OutOfMemory.into()),
-            Some(left) => *left -= 1,
-            None => {}
-        }
-        let offset = address.0 - BASE;
-        assert!(length > 0 && (offset | length).is_multiple_of(BLOCK));
-        assert!(offset + length <= SIZE * BLOCK);
-        state.calls.push(length / BLOCK);
-        for block in offset / BLOCK..(offset + length) / BLOCK {
-            let news = if plug {
-                state.blocks.insert(block)
-            } else {
-                state.blocks.remove(&block)
-            };
-            assert!(news, "{block} was so already");
-        }
-        Ok(())
-    }
-
-    fn be_patient(&self, calls: Option<u32>) {
-        self.0.lock().expect("a lock").patience = calls;
-    }
-
-    fn blocks(&self) -> BTreeSet<u64> {
-        self.0.lock().expect("a lock").blocks.clone()
-    }
-
-    fn calls(&self) -> Vec<u64> {
-        std::mem::take(&mut self.0.lock().expect("a lock").calls)
-    }
-}
-
-impl Blocks for Machine {
-    fn plug(&mut self, address: GuestAddress, length: u64) -> io::Result<()> {
-        self.call(address, length, true)
-    }
-
-    fn unplug(&mut self, address: GuestAddress, length: u64) -> io::Result<()> {
-        self.call(address, length, false)
-    }
-}
-
-const SETUP: Setup = Setup {
-    address: GuestAddress(BASE),
-    size: SIZE * BLOCK,
-    block: BLOCK,
-};
 
 fn started() -> (Driver, Handle, Machine) {
     let machine = Machine::default();
     let mem = Mem::new(SETUP, Box::new(machine.clone())).expect("a region");
     let handle = mem.handle();
     (Driver::start(Box::new(mem), ALL), handle, machine)
-}
-
-fn request(kind: u16, address: u64, blocks: u16) -> [u8; 24] {
-    let mut bytes = [0x55; 24];
-    bytes[..2].copy_from_slice(&kind.to_le_bytes());
-    bytes[8..16].copy_from_slice(&address.to_le_bytes());
-    bytes[16..18].copy_from_slice(&blocks.to_le_bytes());
-    bytes
 }
 
 /// The kind of the answer, and the state.

@@ -9,13 +9,10 @@ use proptest::test_runner::TestRunner;
 use vm_memory::{Bytes, GuestAddress};
 use vmm_net::{Net, Settings, Statistics};
 use vmm_virtio::testing::{Descriptor, Driver, MEMORY};
-use wire::{GUEST, HOST, Wire, frame, internet, pattern};
+use wire::{GUEST, HEADER, HOST, RECEIVE, TRANSMIT, Wire, frame, internet, pattern, start, works};
 
-const RECEIVE: usize = 0;
-const TRANSMIT: usize = 1;
 const ALL: u64 = u64::MAX;
 const MRG_RXBUF: u64 = 1 << 15;
-const HEADER: usize = 12;
 
 fn card(taps: &[OwnedFd], features: u64) -> (Driver, Statistics) {
     let taps = taps.iter().map(|tap| tap.try_clone().expect("a copy"));
@@ -27,40 +24,6 @@ fn card(taps: &[OwnedFd], features: u64) -> (Driver, Statistics) {
     let net = net.expect("a card");
     let statistics = net.statistics();
     (Driver::start(Box::new(net), features), statistics)
-}
-
-fn start(driver: &mut Driver, features: u64) {
-    driver.negotiate(features);
-    driver.set_up(256);
-    driver.write(0x70, 15);
-}
-
-/// Resets the card, and sees that frames pass both ways; whatever else is still under way is passed over.
-fn works(wire: &Wire, driver: &mut Driver, features: u64) {
-    start(driver, features);
-    let out = frame(
-        HOST,
-        GUEST,
-        b"out, and after all that was before it it still is the same",
-    );
-    let into = frame(
-        GUEST,
-        HOST,
-        b"into, and after all that was before it it still is the same",
-    );
-    driver.request(TRANSMIT, &[&[0; HEADER], &out], &[]);
-    while wire.receive().1 != out {}
-    wire.send(&into);
-    for _ in 0..200 {
-        driver.add(RECEIVE, &[], &[2048]);
-    }
-    driver.kick(RECEIVE);
-    loop {
-        let (_, length, bytes) = driver.expect_used(RECEIVE);
-        if bytes[HEADER.min(length as usize)..length as usize] == into {
-            break;
-        }
-    }
 }
 
 #[test]

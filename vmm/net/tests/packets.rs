@@ -5,10 +5,7 @@ mod wire;
 use vmm_net::{Counts, Net, Settings};
 use vmm_virtio::Rates;
 use vmm_virtio::testing::{Driver, wait};
-use wire::{GUEST, HOST, Wire, frame, internet, is_whole, pattern};
-
-const RECEIVE: usize = 0;
-const TRANSMIT: usize = 1;
+use wire::{GUEST, HEADER, HOST, RECEIVE, TRANSMIT, Wire, frame, internet, is_whole, pattern};
 
 const GUEST_CSUM: u64 = 1 << 1;
 const GUEST_TSO4: u64 = 1 << 7;
@@ -16,7 +13,6 @@ const MRG_RXBUF: u64 = 1 << 15;
 const EVENT_IDX: u64 = 1 << 29;
 const ALL: u64 = u64::MAX;
 
-const HEADER: usize = 12;
 const NEEDS_CSUM: u8 = 1;
 const TSO4: u8 = 1;
 

@@ -7,14 +7,11 @@ use std::time::Duration;
 
 use vmm_net::{Link, Net, Settings, Statistics};
 use vmm_virtio::testing::{Driver, wait};
-use wire::{GUEST, HOST, Wire, frame, internet};
+use wire::{GUEST, HEADER, HOST, RECEIVE, TRANSMIT, Wire, frame, internet};
 
-const RECEIVE: usize = 0;
-const TRANSMIT: usize = 1;
 const ALL: u64 = u64::MAX;
 const CTRL_VQ: u64 = 1 << 17;
 const MQ: u64 = 1 << 22;
-const HEADER: usize = 12;
 
 const OK: u8 = 0;
 const ERROR: u8 = 1;

@@ -7,12 +7,9 @@ use std::os::fd::OwnedFd;
 
 use vmm_net::{Counts, Link, Net, Settings, Statistics};
 use vmm_virtio::testing::{Driver, MEMORY, wait};
-use wire::{GUEST, HOST, Wire, frame, internet, pattern};
+use wire::{GUEST, HEADER, HOST, RECEIVE, TRANSMIT, Wire, frame, internet, pattern};
 
-const RECEIVE: usize = 0;
-const TRANSMIT: usize = 1;
 const ALL: u64 = u64::MAX;
-const HEADER: usize = 12;
 
 struct Card {
     wire: Wire,

@@ -81,6 +81,11 @@ const STOP: u64 = 0;
 /// How many events are taken at once.
 const BATCH: usize = 64;
 
+const NO_EVENT: libc::epoll_event = libc::epoll_event { events: 0, u64: 0 };
+
+/// As `epoll_wait` takes it.
+const FOREVER: i32 = -1;
+
 impl EventLoop {
     /// A loop that watches nothing.
     ///
@@ -122,35 +127,55 @@ impl EventLoop {
     /// # Errors
     /// When the operating system refuses to wait.
     pub fn run(&self) -> io::Result<()> {
-        let mut events = [libc::epoll_event { events: 0, u64: 0 }; BATCH];
-        loop {
-            // SAFETY: `events` has room for BATCH events and lives on.
-            let count = unsafe {
-                libc::epoll_wait(
-                    self.shared.epoll.as_raw_fd(),
-                    events.as_mut_ptr(),
-                    BATCH as i32,
-                    -1,
-                )
-            };
-            let count = match check(count) {
-                Ok(count) => usize::try_from(count).unwrap_or(0),
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-                Err(error) => return Err(error),
-            };
-            for event in &events[..count] {
-                let number = event.u64;
-                if number == STOP {
-                    return Ok(());
-                }
-                let told = self.shared.lock().all.get(&number).cloned();
-                if let Some((handler, token)) = told
-                    && let Some(handler) = handler.upgrade()
-                {
-                    handler.ready(token, Flags(event.events));
-                }
+        let mut events = [NO_EVENT; BATCH];
+        while self.turn(&mut events, FOREVER)?.is_some() {}
+        Ok(())
+    }
+
+    /// Tells handlers of what is ready, once, and waits at most so many milliseconds for that: how many were told. For
+    /// tests whose devices are to do nothing meanwhile.
+    ///
+    /// # Errors
+    /// As [`run`](Self::run).
+    #[cfg(feature = "testing")]
+    pub fn serve(&self, patience: u16) -> io::Result<usize> {
+        let told = self.turn(&mut [NO_EVENT; BATCH], i32::from(patience))?;
+        Ok(told.unwrap_or(0))
+    }
+
+    /// How many events there were; none at the end.
+    fn turn(
+        &self,
+        events: &mut [libc::epoll_event; BATCH],
+        patience: i32,
+    ) -> io::Result<Option<usize>> {
+        // SAFETY: `events` has room for BATCH events and lives on.
+        let count = unsafe {
+            libc::epoll_wait(
+                self.shared.epoll.as_raw_fd(),
+                events.as_mut_ptr(),
+                BATCH as i32,
+                patience,
+            )
+        };
+        let count = match check(count) {
+            Ok(count) => usize::try_from(count).unwrap_or(0),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => 0,
+            Err(error) => return Err(error),
+        };
+        for event in &events[..count] {
+            let number = event.u64;
+            if number == STOP {
+                return Ok(None);
+            }
+            let told = self.shared.lock().all.get(&number).cloned();
+            if let Some((handler, token)) = told
+                && let Some(handler) = handler.upgrade()
+            {
+                handler.ready(token, Flags(event.events));
             }
         }
+        Ok(Some(count))
     }
 
     /// Ends [`run`](Self::run), once it has told what it is telling.

@@ -38,7 +38,7 @@ pub struct Descriptor {
     pub next: u16,
 }
 
-/// A driver with its device, and the thread that serves the device.
+/// A driver with its device, and mostly the thread that serves the device.
 pub struct Driver {
     /// The guest's memory.
     pub memory: Arc<Memory>,
@@ -109,33 +109,65 @@ impl Driver {
     /// Only plugs a device in, and serves it.
     #[must_use]
     pub fn find(device: Box<dyn Device>, memory: Arc<Memory>) -> Self {
+        let mut driver = Self::find_unserved(device, memory);
+        driver.serving = Some(std::thread::spawn({
+            let events = driver.events.clone();
+            move || events.run().expect("serves")
+        }));
+        driver
+    }
+
+    /// Only plugs a device in. Nobody serves it but [`serve`](Self::serve), and what waits for the device: what happens
+    /// is the same each time, as far as nobody else is behind the device.
+    #[must_use]
+    pub fn find_unserved(device: Box<dyn Device>, memory: Arc<Memory>) -> Self {
         let events = EventLoop::new().expect("an event loop");
         let transport = Transport::new("test", Arc::clone(&memory), &events).expect("a transport");
-        let queues = transport
-            .plug(device)
-            .expect("plugs")
-            .iter()
-            .map(|_| Ring {
-                size: 0,
-                next_descriptor: 0,
-                added: 0,
-                taken: 0,
-                writable: Vec::new(),
-            })
-            .collect();
-        let serving = std::thread::spawn({
-            let events = events.clone();
-            move || events.run().expect("serves")
-        });
-        Self {
+        let mut driver = Self {
             memory,
             transport,
             features: 0,
-            queues,
+            queues: Vec::new(),
             buffers: BUFFERS,
             events,
-            serving: Some(serving),
-        }
+            serving: None,
+        };
+        driver.plug(device);
+        driver
+    }
+
+    /// Plugs a device in where none is, or none any more.
+    pub fn plug(&mut self, device: Box<dyn Device>) {
+        let kicks = self.transport.plug(device).expect("plugs");
+        self.queues.resize_with(kicks.len(), || Ring {
+            size: 0,
+            next_descriptor: 0,
+            added: 0,
+            taken: 0,
+            writable: Vec::new(),
+        });
+    }
+
+    /// Without a thread that does it: serves the device once, and waits at most so many milliseconds for a reason. How
+    /// many there were.
+    pub fn serve(&self, patience: u16) -> usize {
+        self.events.serve(patience).expect("serves")
+    }
+
+    /// How many queues the device has.
+    #[must_use]
+    pub fn queues(&self) -> usize {
+        self.queues.len()
+    }
+
+    /// Waits until something is there.
+    fn wait<T>(&mut self, what: &str, mut look: impl FnMut(&mut Self) -> Option<T>) -> T {
+        wait(what, || {
+            if self.serving.is_none() {
+                self.serve(1);
+            }
+            look(self)
+        })
     }
 
     /// Resets the device and agrees with it on features.
@@ -164,10 +196,11 @@ impl Driver {
             self.write(0x30, number as u32);
             let size = (self.read(0x34) as u16).min(most);
             let addresses = Ring::addresses(number);
-            for address in addresses {
-                let nothing = vec![0; 0x4000];
+            // A table of descriptors, and rings of heads and of what was used, each with three words more (2.7).
+            let lengths = [16, 2, 8].map(|each| each * usize::from(size) + 6);
+            for (address, length) in addresses.into_iter().zip(lengths) {
                 self.memory
-                    .write_slice(&nothing, GuestAddress(address))
+                    .write_slice(&vec![0; length], GuestAddress(address))
                     .expect("memory");
             }
             self.queues[number] = Ring {
@@ -379,7 +412,7 @@ impl Driver {
 
     /// Waits for the next request that the device gives back.
     pub fn expect_used(&mut self, queue: usize) -> (u16, u32, Vec<u8>) {
-        wait("a used buffer", || self.used(queue))
+        self.wait("a used buffer", |driver| driver.used(queue))
     }
 
     /// Adds a request, kicks and waits: how much was written, and what.

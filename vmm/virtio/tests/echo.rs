@@ -1,62 +1,9 @@
 //! The transport and its queues, with a device that gives back what it is sent.
 
-use vmm_virtio::testing::{Descriptor, Driver, MEMORY};
-use vmm_virtio::{
-    Activation, Broken, ConfigSpace, Device, Flags, Offer, Queue, Watch, copy_from, copy_to,
-};
+mod device;
 
-const EVENT_IDX: u64 = 1 << 29;
-const INDIRECT: u64 = 1 << 28;
-
-#[derive(Default)]
-struct Echo {
-    active: Option<(Activation, Queue, Watch)>,
-    /// So many requests are given back together.
-    together: usize,
-}
-
-impl Device for Echo {
-    fn offer(&self) -> Offer {
-        Offer {
-            kind: 4,
-            features: EVENT_IDX | INDIRECT,
-            queues: vec![16],
-        }
-    }
-
-    fn read_config(&self, offset: u64, data: &mut [u8]) {
-        ConfigSpace(b"config").read(offset, data);
-    }
-
-    fn activate(&mut self, mut activation: Activation) -> Result<(), Broken> {
-        let queue = activation.queues[0].take().ok_or(Broken("no queue"))?;
-        let watch = queue.watch(&activation.events).expect("watches");
-        self.active = Some((activation, queue, watch));
-        Ok(())
-    }
-
-    fn event(&mut self, token: u32, _flags: Flags) -> Result<(), Broken> {
-        assert_eq!(token, 0);
-        let (activation, queue, _) = self.active.as_mut().expect("active");
-        queue.kicked();
-        let mut done = Vec::new();
-        while let Some(chain) = queue.pop(&activation.memory)? {
-            let mut bytes = vec![0; 1 << 16];
-            let read = copy_from(&chain.readable, &mut bytes);
-            let written = copy_to(&chain.writable, &bytes[..read]);
-            done.push((chain.head(), written as u32));
-            if done.len() >= self.together {
-                queue.complete_all(&std::mem::take(&mut done))?;
-            }
-        }
-        queue.complete_all(&done)?;
-        queue.notify()
-    }
-
-    fn reset(&mut self) {
-        self.active = None;
-    }
-}
+use device::{EVENT_IDX, Echo, Habits, INDIRECT};
+use vmm_virtio::testing::{Descriptor, Driver, MEMORY, wait};
 
 fn driver() -> Driver {
     Driver::start(Box::<Echo>::default(), EVENT_IDX | INDIRECT)
@@ -80,12 +27,29 @@ fn requests_come_back_in_order_and_the_driver_is_told() {
 }
 
 #[test]
+fn a_device_that_asks_for_no_kicks_meanwhile_misses_no_request() {
+    for features in [0, EVENT_IDX] {
+        let device = Echo::new(Habits {
+            silent: true,
+            hesitant: true,
+            ..Habits::default()
+        });
+        let mut driver = Driver::start(Box::new(device), features);
+        for round in 0..100_u8 {
+            let answer = driver.request(0, &[&[round]], &[1]);
+            assert_eq!(answer, (1, vec![round]));
+            wait("a wish", || driver.is_asked_to_kick(0).then_some(()));
+        }
+    }
+}
+
+#[test]
 fn requests_that_are_given_back_together_are_told_of_once() {
     for features in [0, EVENT_IDX] {
-        let device = Echo {
+        let device = Echo::new(Habits {
             together: 3,
-            ..Echo::default()
-        };
+            ..Habits::default()
+        });
         let mut driver = Driver::start(Box::new(device), features);
         // Seven do not divide the ring: the three go over its end, too.
         for round in 0..50_u8 {
