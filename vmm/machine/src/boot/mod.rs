@@ -163,7 +163,7 @@ fn image(
     };
     let start = low_end.checked_sub(size).ok_or_else(too_large)? / PAGE * PAGE;
     let (start32, size32) = match (u32::try_from(start), u32::try_from(size)) {
-        (Ok(start), Ok(size)) if u64::from(start) >= kernel_end => (start, size),
+        (Ok(start), Ok(size)) if u64::from(start) >= kernel_end.max(layout::HIGH) => (start, size),
         _ => return Err(too_large()),
     };
     memory

@@ -112,6 +112,17 @@ fn kernels_that_are_none_are_refused() {
     }
 }
 
+/// Below it are the tables and the parameters.
+#[test]
+fn no_image_gets_into_the_first_mebibyte() {
+    let mut kernel = elf(ENTRY, ENTRY, 0, 0);
+    // No piece at all.
+    kernel[56..58].copy_from_slice(&0_u16.to_le_bytes());
+    let image = vec![0; (MEMORY - layout::HIGH) as usize + 1];
+    let answer = boot(&ram(), &kernel, Some(&image), "");
+    assert!(matches!(answer, Err(Error::TooLarge { .. })), "{answer:?}");
+}
+
 #[test]
 fn what_does_not_fit_is_refused() {
     let kernel = elf(ENTRY, ENTRY, 4096, MEMORY - ENTRY - 4096);
