@@ -6,7 +6,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use backend_api::conformance::{Fixture, guest};
-use backend_api::{LinkIo, Privileges, Vm, VmConfig, VmExit};
+use backend_api::{Backend, Diagnostics, LinkIo, Privileges, Vm, VmConfig, VmExit};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::{sleep, timeout};
 
@@ -57,14 +57,20 @@ impl Scene {
     }
 
     /// Boots the suite's guest, which runs this script before it serves.
-    pub async fn with_job(fixture: &Fixture, mut config: VmConfig, job: &str) -> Self {
+    pub async fn with_job(fixture: &Fixture, config: VmConfig, job: &str) -> Self {
+        Self::on(&*fixture.backend, config, job).await
+    }
+
+    /// So on another backend than the fixture's.
+    pub async fn on(backend: &dyn Backend, mut config: VmConfig, job: &str) -> Self {
         let folder = Path::new(env!("CARGO_TARGET_TMPDIR"));
         let name = format!("faults-{}", std::process::id());
         config.initrd = guest::image(folder, &name, Some(job)).expect("an image");
         let image = config.initrd.clone();
-        let scene = Self::boot(fixture, config).await;
+        let mut vm = backend.create(config).await.expect("creates");
         fs::remove_file(image).expect("an image");
-        scene
+        let link = vm.boot().await.unwrap_or_else(|error| panic!("{error}"));
+        Self { vm, link }
     }
 
     pub fn pid(&self) -> u32 {
@@ -86,13 +92,22 @@ impl Scene {
 
     /// Waits until the guest has printed this.
     pub async fn printed(&self, words: &str) {
+        self.told(words, |told| &told.console).await;
+    }
+
+    /// Waits until the VMM has said this.
+    pub async fn warned(&self, words: &str) {
+        self.told(words, |told| &told.vmm).await;
+    }
+
+    async fn told(&self, words: &str, of: fn(&Diagnostics) -> &str) {
         let deadline = Instant::now() + LIMIT;
-        while !self.vm.diagnostics().console.contains(words) {
-            assert!(
-                Instant::now() < deadline,
-                "{words:?} is not printed{}",
-                self.vm.diagnostics()
-            );
+        loop {
+            let told = self.vm.diagnostics();
+            if of(&told).contains(words) {
+                return;
+            }
+            assert!(Instant::now() < deadline, "{words:?} is not told{told}");
             sleep(Duration::from_millis(20)).await;
         }
     }
