@@ -48,7 +48,7 @@ fn a_tap_that_is_removed() {
 }
 
 /// A file server that shows one folder with one file, and the socket for a VMM.
-async fn server(folder: &Path) -> (ShareServer, Share) {
+pub async fn server(folder: &Path) -> (ShareServer, Share) {
     fs::write(folder.join("word"), "from the share\n").expect("writes");
     let program = "../../target/cofferdam/libexec/cofferdam/cofferdam-fs";
     let mut server = ShareServer::spawn(ShareConfig {

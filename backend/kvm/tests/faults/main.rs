@@ -7,6 +7,7 @@ mod common;
 mod census;
 mod devices;
 mod driver;
+mod group;
 mod guest;
 mod host;
 mod kernel;
