@@ -129,7 +129,8 @@ impl Scene {
     pub async fn stop(mut self) {
         let pid = self.pid();
         let begin = Instant::now();
-        self.vm.stop().await.expect("stops");
+        let stopped = timeout(LIMIT, self.vm.stop()).await;
+        stopped.expect("it can be ended").expect("stops");
         eprintln!("stopped within {} ms", begin.elapsed().as_millis());
         assert!(!Path::new(&format!("/proc/{pid}")).exists());
         assert_eq!(self.vm.wait().await, VmExit::Signal(9));
