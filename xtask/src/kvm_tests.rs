@@ -16,9 +16,10 @@ use crate::places::Places;
 use crate::testhost;
 
 /// The test targets, by their package.
-const TARGETS: [(&str, &str); 3] = [
+const TARGETS: [(&str, &str); 4] = [
     ("backend-kvm", "conformance"),
     ("backend-kvm", "process"),
+    ("backend-kvm", "faults"),
     ("vmm-net", "vhost"),
 ];
 

@@ -131,7 +131,7 @@ pub struct Capabilities {
 /// How a VMM process ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum VmExit {
-    /// It exited with this code. 0 means that the guest rebooted or powered off.
+    /// It exited with this code. 0 means that the guest rebooted, powered off or crashed: which one, its console tells.
     Code(i32),
     /// This signal ended it.
     Signal(i32),
@@ -144,10 +144,29 @@ pub enum VmExit {
 impl fmt::Display for VmExit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::Code(0) => {
+                f.write_str("exited with code 0: its guest rebooted, powered off or crashed")
+            }
             Self::Code(code) => write!(f, "exited with code {code}"),
-            Self::Signal(signal) => write!(f, "was ended by signal {signal}"),
+            Self::Signal(signal) => {
+                write!(f, "was ended by signal {signal}")?;
+                match signal_meaning(*signal) {
+                    Some(meaning) => write!(f, ": {meaning}"),
+                    None => Ok(()),
+                }
+            }
             Self::NeverStarted => f.write_str("was never started"),
             Self::Unknown => f.write_str("ended in an unknown way"),
         }
+    }
+}
+
+/// What a user can do something about, by the number that a signal has on Linux.
+fn signal_meaning(signal: i32) -> Option<&'static str> {
+    match signal {
+        7 => Some("memory was taken from it, or the host had none left"),
+        9 => Some("it was killed, or the host or its control group had no memory left"),
+        31 => Some("it made a system call that it may not make"),
+        _ => None,
     }
 }

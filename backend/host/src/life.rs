@@ -18,6 +18,10 @@ const STDERR_KEPT: usize = 8 << 10;
 /// How long the last words of a dead VMM may take to arrive.
 const LAST_WORDS: Duration = Duration::from_millis(200);
 
+/// How long a VMM that has hung up may take to be gone: descriptors are closed first, and a busy host takes its time with
+/// memory and namespaces.
+const ENDING: Duration = Duration::from_secs(10);
+
 /// Where a machine is in its life: made of `P`, then a VMM that `C` controls.
 #[derive(Debug)]
 pub struct Life<P, C> {
@@ -173,16 +177,16 @@ impl<C> Vmm<C> {
     /// Why the machine did not come up, or does not obey: it has ended then. `hung_up` tells that its control channel is
     /// closed, which is mostly the process's end.
     pub async fn explain(&mut self, phase: Phase, hung_up: bool, reason: String) -> BackendError {
-        if hung_up && let Ok(exit) = tokio::time::timeout(LAST_WORDS, self.wait()).await {
+        if hung_up && let Ok(exit) = tokio::time::timeout(ENDING, self.wait()).await {
             return BackendError::Exited {
                 phase,
                 exit,
                 diagnostics: Box::new(self.diagnostics()),
             };
         }
-        let explained = self.disobeys(phase, reason);
         self.kill().await;
-        explained
+        self.settle().await;
+        self.disobeys(phase, reason)
     }
 
     /// That it gave no answer or a refusal.

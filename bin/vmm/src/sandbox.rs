@@ -4,10 +4,11 @@ use std::fs::File;
 use std::io;
 use std::sync::Arc;
 use std::thread;
+use std::time::Duration;
 
 use anyhow::Context;
 use vmm_balloon::Balloon;
-use vmm_console::Console;
+use vmm_console::{Console, LastWords};
 use vmm_control::{Create, Handle, LINK_PORT, Received, Request, Stats};
 use vmm_fs::Fs;
 use vmm_jail::Jail;
@@ -17,10 +18,14 @@ use vmm_rng::Rng;
 use vmm_virtio::{EventLoop, Rates};
 use vmm_vsock::Vsock;
 
+/// How long the driver may take to read what the guest has printed before its end. It reads all the time.
+const READING: Duration = Duration::from_secs(2);
+
 /// A machine with its devices.
 pub struct Sandbox {
     machine: Machine,
     command_line: String,
+    last_words: LastWords,
     jail: Jail,
 }
 
@@ -49,6 +54,7 @@ impl Sandbox {
         };
         let mut machine = Machine::new(received.take(wanted.kvm)?, config, guest, &events)?;
         let console = Console::new(received.take(wanted.console)?, None).context("the console")?;
+        let last_words = console.last_words();
         machine.plug(Box::new(console))?;
         machine.plug(Box::new(Rng::new()))?;
         let link = received.take(wanted.link)?;
@@ -108,6 +114,7 @@ impl Sandbox {
         Ok(Self {
             machine,
             command_line: wanted.command_line,
+            last_words,
             jail,
         })
     }
@@ -120,7 +127,9 @@ impl Sandbox {
         let filter = Arc::clone(&self.jail.vcpu);
         let begin = move || filter.apply().map_err(io::Error::other);
         let line = std::mem::take(&mut self.command_line);
-        self.machine.boot(line, Arc::new(begin), Box::new(end))?;
+        let last_words = self.last_words.clone();
+        let ended = move |outcome| end(outcome, &last_words);
+        self.machine.boot(line, Arc::new(begin), Box::new(ended))?;
         self.jail.main.apply()?;
         self.machine.resume();
         Ok(())
@@ -151,14 +160,17 @@ impl Sandbox {
 }
 
 /// The guest's end is the process's.
-fn end(outcome: Outcome) {
-    match outcome {
-        Outcome::Reset => std::process::exit(0),
+fn end(outcome: Outcome, last_words: &LastWords) {
+    let code = match outcome {
+        Outcome::Reset => 0,
         // The process ends already.
-        Outcome::Stopped => {}
+        Outcome::Stopped => return,
         Outcome::Failed(reason) => {
             tracing::error!("{reason}");
-            std::process::exit(1);
+            1
         }
-    }
+    };
+    // With the process would go what the driver has not taken yet of the guest's messages, its panic's first of all.
+    last_words.write(READING);
+    std::process::exit(code);
 }

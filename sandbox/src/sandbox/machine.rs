@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use backend_api::{Backend, LinkIo, Nic, Share, Vm, VmConfig};
+use backend_process::Exit;
 use cofferdam_protocol::SHARE_TAG;
 use sandbox_network::Namespace;
 use sandbox_share::{ShareConfig, ShareServer};
@@ -179,6 +180,15 @@ async fn told_to(stopping: &mut watch::Receiver<bool>) {
     let _dropped = stopping.wait_for(|&stop| stop).await;
 }
 
+/// How long the VMM may take to end before the end of its file server counts as the cause.
+fn ending(server: Exit) -> Duration {
+    match server {
+        // By itself, when the VMM hangs up: that closes its descriptors first, and takes its time on a busy host.
+        Exit::Code(0) => Duration::from_secs(10),
+        Exit::Code(_) | Exit::Signal(_) => Duration::from_millis(200),
+    }
+}
+
 /// Owns the processes until one of them ends or the sandbox is stopped; either takes the other with it.
 async fn watch_over(
     mut vm: Box<dyn Vm>,
@@ -189,8 +199,7 @@ async fn watch_over(
     let reason = tokio::select! {
         exit = vm.wait() => format!("the VMM {exit}"),
         exit = share.wait() => match exit {
-            // The server ends by itself when the VMM hangs up: then the VMM is the cause.
-            Ok(exit) => match tokio::time::timeout(Duration::from_millis(200), vm.wait()).await {
+            Ok(exit) => match tokio::time::timeout(ending(exit), vm.wait()).await {
                 Ok(exit) => format!("the VMM {exit}"),
                 Err(_) => format!("the file server {exit}{}", share.stderr()),
             },

@@ -13,23 +13,27 @@
 //!    └───────────────── reset ────────┴─── (from either; what is kept stays, for the next driver's time)
 //! ```
 //!
+//! What is kept when the guest ends is written by [`LastWords`].
+//!
 //! Neither sizes (`F_SIZE`) nor further ports (`F_MULTIPORT`) are offered: the agent has terminals, this is for what the
 //! kernel says.
 
 mod input;
+mod last_words;
 mod output;
 mod statistics;
 
 use std::fs::File;
 use std::io;
 use std::os::fd::OwnedFd;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use vmm_virtio::{
     Activation, Broken, ConfigSpace, Device, Flags, Memory, Offer, Queue, Registrar, Watch,
 };
 
 use input::Input;
+pub use last_words::LastWords;
 use output::Output;
 pub use statistics::{Counts, Statistics};
 
@@ -55,7 +59,7 @@ const CONFIGURATION: [u8; 12] = [0; 12];
 
 /// The device.
 pub struct Console {
-    output: Output,
+    output: Arc<Mutex<Output>>,
     input: Option<Input>,
     statistics: Statistics,
     active: Option<Active>,
@@ -80,7 +84,10 @@ impl Console {
         let statistics = Statistics::default();
         let input = input.map(non_blocking).transpose()?;
         Ok(Self {
-            output: Output::new(non_blocking(output)?, statistics.clone()),
+            output: Arc::new(Mutex::new(Output::new(
+                non_blocking(output)?,
+                statistics.clone(),
+            ))),
             input: input.map(|file| Input::new(file, statistics.clone())),
             statistics,
             active: None,
@@ -92,6 +99,22 @@ impl Console {
     pub fn statistics(&self) -> Statistics {
         self.statistics.clone()
     }
+
+    /// Whoever ends the process writes by this what is kept.
+    #[must_use]
+    pub fn last_words(&self) -> LastWords {
+        LastWords(Arc::clone(&self.output))
+    }
+}
+
+impl Drop for Console {
+    fn drop(&mut self) {
+        lock(&self.output).pause();
+    }
+}
+
+fn lock(output: &Mutex<Output>) -> MutexGuard<'_, Output> {
+    output.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn non_blocking(fd: OwnedFd) -> io::Result<File> {
@@ -126,7 +149,7 @@ impl Device for Console {
                 .map_err(|_| Broken("a console's queue can't be watched"))
         };
         let kicks = [watch(&receive)?, watch(&transmit)?];
-        self.output.go_on(&events);
+        lock(&self.output).go_on(&events);
         self.active = Some(Active {
             _kicks: kicks,
             receive,
@@ -153,11 +176,10 @@ impl Device for Console {
             }
             TRANSMIT => {
                 active.transmit.kicked();
-                self.output
-                    .print(&mut active.transmit, &active.memory, &active.events)
+                lock(&self.output).print(&mut active.transmit, &active.memory, &active.events)
             }
             OUTPUT => {
-                self.output.writable(flags);
+                lock(&self.output).writable(flags);
                 Ok(())
             }
             _ => Ok(()),
@@ -166,7 +188,7 @@ impl Device for Console {
 
     fn reset(&mut self) {
         self.active = None;
-        self.output.pause();
+        lock(&self.output).pause();
         if let Some(input) = &mut self.input {
             input.pause();
         }

@@ -3,7 +3,9 @@
 use std::collections::VecDeque;
 use std::fs::File;
 use std::io::{self, Write};
+use std::time::Duration;
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use vm_memory::VolatileSlice;
 use vmm_virtio::{Broken, Flags, Memory, Queue, Registrar, Watch, total, write_vectored};
 
@@ -123,6 +125,23 @@ impl Output {
         self.flush();
     }
 
+    /// Writes of what is kept as much as the descriptor takes, and waits for it to take more; false when there is nothing
+    /// more to write, or it does not.
+    pub(crate) fn finish(&mut self, patience: Duration) -> bool {
+        self.flush();
+        if self.kept.is_empty() {
+            return false;
+        }
+        let Ok(patience) = Timespec::try_from(patience) else {
+            return false;
+        };
+        let mut ready = [PollFd::new(&self.file, PollFlags::OUT)];
+        match poll(&mut ready, Some(&patience)) {
+            Ok(count) => count > 0,
+            Err(error) => error == rustix::io::Errno::INTR,
+        }
+    }
+
     /// Writes of what is kept as much as the descriptor takes.
     fn flush(&mut self) {
         while !self.kept.is_empty() {
@@ -158,12 +177,6 @@ impl Output {
     fn lose(&mut self) {
         self.statistics.lost(self.kept.len());
         self.kept.clear();
-    }
-}
-
-impl Drop for Output {
-    fn drop(&mut self) {
-        self.pause();
     }
 }
 

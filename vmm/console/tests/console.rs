@@ -2,6 +2,8 @@
 
 use std::io::{self, PipeReader, Read, Write};
 use std::os::unix::net::UnixStream;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use proptest::prelude::*;
 use vmm_console::{Console, Counts, Statistics};
@@ -122,6 +124,44 @@ fn nobody_listens_and_the_guest_goes_on() {
     }
     assert_eq!(statistics.read().lost, 4096 + 500);
     assert!(!driver.needs_reset());
+}
+
+#[test]
+fn last_words_wait_for_whoever_reads_and_for_nobody_else() {
+    let (reader, writer) = io::pipe().expect("a pipe");
+    let console = Console::new(writer.into(), None).expect("a console");
+    let (last_words, statistics) = (console.last_words(), console.statistics());
+    let mut driver = Driver::start(Box::new(console), FEATURES);
+    // Nothing is kept: nothing is waited for.
+    last_words.write(Duration::from_secs(1000));
+    for number in 0..32_u8 {
+        driver.request(TRANSMIT, &[&[number; 4096]], &[]);
+    }
+    let patience = Duration::from_millis(50);
+    let begin = Instant::now();
+    last_words.write(patience);
+    assert!(begin.elapsed() >= patience);
+    let reading = thread::spawn(move || {
+        let mut reader = reader;
+        let words: Vec<u8> = (0..32)
+            .flat_map(|_| {
+                thread::sleep(Duration::from_millis(2));
+                read(&mut reader, 4096)
+            })
+            .collect();
+        (words, reader)
+    });
+    last_words.write(Duration::from_secs(1000));
+    assert_eq!(statistics.read().printed, 32 * 4096);
+    let (words, reader) = reading.join().expect("no panic");
+    let expected: Vec<u8> = (0..32).flat_map(|number| [number; 4096]).collect();
+    assert!(words == expected);
+    for _ in 0..PIPE / 4096 + 1 {
+        driver.request(TRANSMIT, &[&[1; 4096]], &[]);
+    }
+    drop(reader);
+    last_words.write(Duration::from_secs(1000));
+    assert_eq!(statistics.read().lost, 4096);
 }
 
 #[test]

@@ -137,7 +137,7 @@ pub const VCPU: [Rule; 2] = [
 ];
 
 /// What it takes to make a machine, before any guest has run.
-pub const SETUP: [Rule; 43] = [
+pub const SETUP: [Rule; 44] = [
     // KVM: version, abilities and features, the size of what a virtual CPU shares with us.
     kvm(0x00),
     kvm(0x03),
@@ -171,9 +171,10 @@ pub const SETUP: [Rule; 43] = [
     Rule::call(libc::SYS_pread64),
     Rule::when(libc::SYS_statx, Has(2, libc::AT_EMPTY_PATH as u32)),
     Rule::when(libc::SYS_newfstatat, Has(3, libc::AT_EMPTY_PATH as u32)),
-    // Guest memory that the file server shares.
+    // Guest memory that the file server shares, and that nobody can make shorter.
     Rule::call(libc::SYS_memfd_create),
     Rule::call(libc::SYS_ftruncate),
+    Rule::when(libc::SYS_fcntl, Is(1, libc::F_ADD_SEALS as u32)),
     // What came with a request is not inherited; console, taps and sockets do not block.
     Rule::when(libc::SYS_fcntl, Is(1, libc::F_SETFD as u32)),
     Rule::when(libc::SYS_fcntl, Is(1, libc::F_GETFL as u32)),

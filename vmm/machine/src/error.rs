@@ -26,8 +26,8 @@ pub enum Error {
         #[source]
         source: io::Error,
     },
-    /// The kernel is not one.
-    #[error("the guest kernel is neither an ELF program nor a bzImage: {0}")]
+    /// The kernel is neither an ELF program nor a bzImage, or not a whole one.
+    #[error("the guest kernel cannot be loaded: {0}")]
     Kernel(linux_loader::loader::Error),
     /// What is to be loaded has no place.
     #[error("{what} of {size} bytes does not fit into the guest's memory")]

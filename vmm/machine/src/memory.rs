@@ -9,7 +9,7 @@ use std::os::fd::AsRawFd;
 use std::ptr;
 use std::sync::Arc;
 
-use rustix::fs::{MemfdFlags, ftruncate, memfd_create};
+use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, ftruncate, memfd_create};
 use vm_memory::mmap::MmapRegionBuilder;
 use vm_memory::{
     Address, FileOffset, GuestAddress, GuestMemory, GuestMemoryRegion, GuestRegionMmap,
@@ -78,8 +78,11 @@ fn region(start: GuestAddress, size: usize, backing: Backing) -> io::Result<Gues
     let file = match backing {
         Backing::Private => None,
         Backing::Shared => {
-            let file = memfd_create(c"guest-memory", MemfdFlags::CLOEXEC)?;
+            let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
+            let file = memfd_create(c"guest-memory", flags)?;
             ftruncate(&file, size as u64)?;
+            // Who it is shared with could make it shorter else, and whoever touches what is gone is killed.
+            fcntl_add_seals(&file, SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL)?;
             Some(File::from(file))
         }
     };

@@ -16,7 +16,7 @@ pub const VMM_USER: Privileges = Privileges::Drop {
 const ACCELERATOR: &str = "COFFERDAM_TEST_ACCELERATOR";
 
 /// The VMM as `cargo xtask build` laid it out, or the one that the environment names.
-fn program() -> PathBuf {
+pub fn program() -> PathBuf {
     let built = "../../target/cofferdam/libexec/cofferdam/cofferdam-vmm";
     std::env::var_os("COFFERDAM_VMM").map_or_else(
         || Path::new(env!("CARGO_MANIFEST_DIR")).join(built),

@@ -17,6 +17,14 @@ use harness::descendant;
 /// Emulation only: that a probe of KVM fails first is another matter.
 const EMULATED: &str = "backend = \"qemutcg\"";
 
+/// No probe either: our own VMM where KVM is known to run guests, else emulation.
+fn unprobed() -> &'static str {
+    match std::env::var_os("COFFERDAM_TEST_ACCELERATOR") {
+        Some(name) if name == "kvm" => "backend = \"kvm\"",
+        _ => EMULATED,
+    }
+}
+
 fn run(cofferdam: &Cofferdam) -> Outcome {
     let bundle = bundle(cofferdam, "b", &["true"]);
     cofferdam.run(["run", "--bundle", text(&bundle), "c"])
@@ -66,12 +74,12 @@ fn a_missing_qemu_is_named() {
 #[test]
 fn a_missing_kernel_or_image_is_named() {
     refused(
-        EMULATED,
+        unprobed(),
         |_| "kernel = \"/nonexistent/vmlinux\"".to_owned(),
         &["guest kernel", "/nonexistent/vmlinux"],
     );
     refused(
-        EMULATED,
+        unprobed(),
         |_| "initrd = \"/nonexistent/initramfs\"".to_owned(),
         &["guest image", "/nonexistent/initramfs"],
     );
@@ -81,9 +89,9 @@ fn a_missing_kernel_or_image_is_named() {
 fn a_kernel_that_is_none_is_named() {
     let garbage =
         |cofferdam: &Cofferdam| format!("kernel = {:?}", file(cofferdam, "garbage", &[b'x'; 4096]));
-    refused(EMULATED, garbage, &["kernel", "garbage"]);
+    refused(unprobed(), garbage, &["kernel", "garbage"]);
     let empty = |cofferdam: &Cofferdam| format!("kernel = {:?}", file(cofferdam, "empty", b""));
-    refused(EMULATED, empty, &["kernel", "empty"]);
+    refused(unprobed(), empty, &["kernel", "empty"]);
 }
 
 #[test]
@@ -95,19 +103,19 @@ fn a_kernel_that_was_cut_off_does_not_boot() {
             file(cofferdam, "cut", &whole[..whole.len() / 3])
         )
     };
-    refused(EMULATED, cut, &["boot"]);
+    refused(unprobed(), cut, &["boot"]);
 }
 
 #[test]
 fn a_guest_that_panics_shows_its_console() {
     let garbage =
         |cofferdam: &Cofferdam| format!("initrd = {:?}", file(cofferdam, "garbage", &[b'x'; 4096]));
-    refused(EMULATED, garbage, &["booting the guest", "Kernel panic"]);
+    refused(unprobed(), garbage, &["booting the guest", "Kernel panic"]);
 }
 
 #[test]
 fn an_agent_that_does_not_answer_shows_the_console() {
-    let Some(cofferdam) = Cofferdam::with_config(EMULATED) else {
+    let Some(cofferdam) = Cofferdam::with_config(unprobed()) else {
         return;
     };
     let image = cofferdam.folder().join("sleeper.cpio");
@@ -142,7 +150,7 @@ fn an_agent_that_does_not_answer_shows_the_console() {
 
 #[test]
 fn an_agent_that_speaks_nonsense_is_refused() {
-    let Some(cofferdam) = Cofferdam::with_config(EMULATED) else {
+    let Some(cofferdam) = Cofferdam::with_config(unprobed()) else {
         return;
     };
     let image = cofferdam.folder().join("liar.cpio");
@@ -236,7 +244,7 @@ fn a_qemu_that_dies_while_booting_is_told_of() {
 #[test]
 fn a_missing_or_broken_file_server_is_named() {
     refused(
-        EMULATED,
+        unprobed(),
         |_| "file_server = \"/nonexistent/fs\"".to_owned(),
         &["sharing files", "/nonexistent/fs"],
     );
@@ -246,12 +254,12 @@ fn a_missing_or_broken_file_server_is_named() {
             script(cofferdam, "fs", "echo no share today >&2; exit 3")
         )
     };
-    refused(EMULATED, broken, &["sharing files", "no share today"]);
+    refused(unprobed(), broken, &["sharing files", "no share today"]);
 }
 
 #[test]
 fn more_memory_than_there_is_is_refused() {
-    let Some(cofferdam) = Cofferdam::with_config(EMULATED) else {
+    let Some(cofferdam) = Cofferdam::with_config(unprobed()) else {
         return;
     };
     let bundle = bundle_with(&cofferdam, "b", &["true"], |config| {
@@ -263,7 +271,7 @@ fn more_memory_than_there_is_is_refused() {
 
 #[test]
 fn a_guest_without_enough_memory_says_so() {
-    let Some(cofferdam) = Cofferdam::with_config(EMULATED) else {
+    let Some(cofferdam) = Cofferdam::with_config(unprobed()) else {
         return;
     };
     configure(

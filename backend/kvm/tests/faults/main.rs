@@ -1,0 +1,15 @@
+//! What the driver is told when something goes wrong, what goes on, and that nothing is left. Skipped as the suite is; needs
+//! root too.
+
+#[path = "../common/mod.rs"]
+mod common;
+
+mod census;
+mod devices;
+mod driver;
+mod group;
+mod guest;
+mod host;
+mod kernel;
+mod scene;
+mod wire;
