@@ -25,4 +25,4 @@ pub use config::{Nic, Privileges, Share, VmConfig};
 pub use diagnostics::{Diagnostics, Ring, Tail};
 pub use error::{BackendError, Phase, chain};
 pub use template::{Greeted, Greeting, Templates};
-pub use vm::{Accelerator, Backend, Capabilities, Link, LinkIo, Pause, Vm, VmExit};
+pub use vm::{Accelerator, Backend, BootTimes, Capabilities, Link, LinkIo, Pause, Vm, VmExit};

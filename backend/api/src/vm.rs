@@ -60,6 +60,11 @@ pub trait Vm: Send {
     /// When the operating system refuses to end the process.
     async fn stop(&mut self) -> Result<(), BackendError>;
 
+    /// When the VMM reached the steps of its boot, once [`boot`](Vm::boot) is done, of one that tells.
+    fn boot_times(&self) -> Option<BootTimes> {
+        None
+    }
+
     /// The ability to freeze and continue the virtual CPUs.
     fn pause(&self) -> Option<&dyn Pause> {
         None
@@ -80,6 +85,21 @@ pub trait Pause: Send + Sync {
     /// # Errors
     /// As for [`pause`](Pause::pause).
     async fn resume(&self) -> Result<(), BackendError>;
+}
+
+/// When a VMM reached the steps of its boot, as it says: nanoseconds of the host's `CLOCK_MONOTONIC`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BootTimes {
+    /// The process is confined, and ready to be told something.
+    pub ready: u64,
+    /// There is a machine with memory and processors.
+    pub machine: u64,
+    /// It has its devices.
+    pub devices: u64,
+    /// Kernel and image are in memory, and the virtual CPUs are let go.
+    pub processors: u64,
+    /// For how long kernel and image were loaded, from the time on when there was memory: a duration.
+    pub loading: u64,
 }
 
 /// A byte channel to the guest.

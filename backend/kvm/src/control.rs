@@ -8,7 +8,7 @@ use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 use tokio::io::unix::AsyncFd;
 use tokio::sync::Mutex;
-use vmm_control::{ChannelError, Handle, Reply, Request};
+use vmm_control::{ChannelError, Handle, Reply, Request, Times};
 
 /// How long the VMM may take to answer: it does nothing that waits for a guest.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -76,9 +76,16 @@ impl Control {
         match self.ask(request, with).await? {
             Reply::Done => Ok(()),
             Reply::Failed(reason) => Err(ControlError::Refused(reason)),
-            Reply::Stats(_) => Err(ControlError::Refused(
-                "it answers something else".to_owned(),
-            )),
+            Reply::Booted(_) | Reply::Stats(_) => Err(something_else()),
+        }
+    }
+
+    /// Lets the virtual CPUs go.
+    pub async fn boot(&self) -> Result<Times, ControlError> {
+        match self.ask(&Request::Boot, &Descriptors::default()).await? {
+            Reply::Booted(times) => Ok(times),
+            Reply::Failed(reason) => Err(ControlError::Refused(reason)),
+            Reply::Done | Reply::Stats(_) => Err(something_else()),
         }
     }
 
@@ -108,6 +115,10 @@ impl Control {
             Err(error) => Err(ControlError::Channel(error)),
         }
     }
+}
+
+fn something_else() -> ControlError {
+    ControlError::Refused("it answers something else".to_owned())
 }
 
 async fn retry<T>(

@@ -5,7 +5,9 @@ use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 
 use async_trait::async_trait;
-use backend_api::{BackendError, Diagnostics, LinkIo, Pause, Phase, Vm, VmConfig, VmExit, chain};
+use backend_api::{
+    BackendError, BootTimes, Diagnostics, LinkIo, Pause, Phase, Vm, VmConfig, VmExit, chain,
+};
 use backend_host::life::{Life, Vmm, stream_pair};
 use backend_process::{Confinement, Program};
 use tokio::net::UnixStream;
@@ -30,12 +32,14 @@ pub struct Prepared {
 #[derive(Debug)]
 pub struct KvmVm {
     life: Life<Prepared, Control>,
+    times: Option<BootTimes>,
 }
 
 impl KvmVm {
     pub fn new(prepared: Prepared) -> Self {
         Self {
             life: Life::new(prepared),
+            times: None,
         }
     }
 
@@ -113,13 +117,26 @@ impl Vm for KvmVm {
             source,
         })?;
         let vmm = self.life.started(vmm);
-        for (request, with) in [(create, with), (Request::Boot, Descriptors::default())] {
-            if let Err(error) = vmm.control.tell(&request, &with).await {
+        let booted = async {
+            vmm.control.tell(&create, &with).await?;
+            vmm.control.boot().await
+        };
+        match booted.await {
+            Ok(times) => {
+                self.times = Some(BootTimes {
+                    ready: times.ready,
+                    machine: times.machine,
+                    devices: times.devices,
+                    processors: times.processors,
+                    loading: times.loading,
+                });
+                Ok(Box::new(link))
+            }
+            Err(error) => {
                 let hung_up = matches!(error, ControlError::HungUp);
-                return Err(vmm.explain(Phase::Boot, hung_up, chain(&error)).await);
+                Err(vmm.explain(Phase::Boot, hung_up, chain(&error)).await)
             }
         }
-        Ok(Box::new(link))
     }
 
     fn pid(&self) -> Option<u32> {
@@ -136,6 +153,10 @@ impl Vm for KvmVm {
 
     async fn stop(&mut self) -> Result<(), BackendError> {
         self.life.stop().await
+    }
+
+    fn boot_times(&self) -> Option<BootTimes> {
+        self.times
     }
 
     fn pause(&self) -> Option<&dyn Pause> {

@@ -11,6 +11,7 @@
 //! It exits with 0 when the guest has reset itself, which is how a guest ends, and with 1 when the guest cannot go on; it
 //! says why on standard error.
 
+mod clock;
 mod log;
 mod sandbox;
 
@@ -46,6 +47,7 @@ fn run(machine: &mut Option<Sandbox>) -> anyhow::Result<()> {
         )?;
     let control = take(number)?;
     let jail = vmm_jail::enter()?;
+    let ready = clock::now();
     loop {
         let received = vmm_control::receive::<Request>(&control);
         let Some(mut received) = received.context("the driver's request")? else {
@@ -55,7 +57,7 @@ fn run(machine: &mut Option<Sandbox>) -> anyhow::Result<()> {
         let request = std::mem::replace(&mut received.message, Request::Stop);
         let answer = match (request, &mut *machine) {
             (Request::Create(wanted), place @ None) => {
-                Sandbox::create(*wanted, received, jail.clone()).map(|made| {
+                Sandbox::create(*wanted, received, jail.clone(), ready).map(|made| {
                     *place = Some(made);
                     Reply::Done
                 })
@@ -63,7 +65,7 @@ fn run(machine: &mut Option<Sandbox>) -> anyhow::Result<()> {
             (Request::Create(_), Some(_)) => bail!("a second machine was asked for"),
             (Request::Stop, _) => return Ok(()),
             (_, None) => bail!("there is no machine yet"),
-            (Request::Boot, Some(machine)) => machine.boot().map(|()| Reply::Done),
+            (Request::Boot, Some(machine)) => machine.boot().map(Reply::Booted),
             (Request::Pause, Some(machine)) => {
                 machine.pause();
                 Ok(Reply::Done)

@@ -9,7 +9,7 @@ use std::time::Duration;
 use anyhow::Context;
 use vmm_balloon::Balloon;
 use vmm_console::{Console, LastWords};
-use vmm_control::{Create, Handle, LINK_PORT, Received, Request, Stats};
+use vmm_control::{Create, Handle, LINK_PORT, Received, Request, Stats, Times};
 use vmm_fs::Fs;
 use vmm_jail::Jail;
 use vmm_machine::{Backing, Config, Guest, Machine, Outcome};
@@ -17,6 +17,8 @@ use vmm_net::Net;
 use vmm_rng::Rng;
 use vmm_virtio::{EventLoop, Rates};
 use vmm_vsock::Vsock;
+
+use crate::clock;
 
 /// How long the driver may take to read what the guest has printed before its end. It reads all the time.
 const READING: Duration = Duration::from_secs(2);
@@ -27,10 +29,11 @@ pub struct Sandbox {
     command_line: String,
     last_words: LastWords,
     jail: Jail,
+    times: Times,
 }
 
 impl Sandbox {
-    /// Makes it of what came with the request.
+    /// Makes it of what came with the request. The process was `ready` for that then.
     ///
     /// # Errors
     /// What KVM, the host or the file server refuse; a request that does not bring what it names.
@@ -38,6 +41,7 @@ impl Sandbox {
         wanted: Create,
         mut received: Received<Request>,
         jail: Jail,
+        ready: u64,
     ) -> anyhow::Result<Self> {
         let events = EventLoop::new().context("make an event loop")?;
         let config = Config {
@@ -53,6 +57,7 @@ impl Sandbox {
             image: Some(File::from(received.take(wanted.image)?)),
         };
         let mut machine = Machine::new(received.take(wanted.kvm)?, config, guest, &events)?;
+        let made = clock::now();
         let console = Console::new(received.take(wanted.console)?, None).context("the console")?;
         let last_words = console.last_words();
         machine.plug(Box::new(console))?;
@@ -116,23 +121,36 @@ impl Sandbox {
             command_line: wanted.command_line,
             last_words,
             jail,
+            times: Times {
+                ready,
+                machine: made,
+                devices: clock::now(),
+                ..Times::default()
+            },
         })
     }
 
-    /// Starts the virtual CPUs, and confines the calling thread: it makes no machine any more.
+    /// Starts the virtual CPUs, and confines the calling thread: it makes no machine any more. Answers when all that was.
     ///
     /// # Errors
     /// When it was booted, when the guest does not fit, and what KVM refuses.
-    pub fn boot(&mut self) -> anyhow::Result<()> {
+    pub fn boot(&mut self) -> anyhow::Result<Times> {
         let filter = Arc::clone(&self.jail.vcpu);
         let begin = move || filter.apply().map_err(io::Error::other);
         let line = std::mem::take(&mut self.command_line);
         let last_words = self.last_words.clone();
         let ended = move |outcome| end(outcome, &last_words);
-        self.machine.boot(line, Arc::new(begin), Box::new(ended))?;
+        let loading = self
+            .machine
+            .boot(line, Arc::new(begin), Box::new(ended))?;
         self.jail.main.apply()?;
+        let processors = clock::now();
         self.machine.resume();
-        Ok(())
+        Ok(Times {
+            processors,
+            loading: u64::try_from(loading.as_nanos()).unwrap_or(u64::MAX),
+            ..self.times
+        })
     }
 
     /// Freezes the virtual CPUs.

@@ -66,6 +66,7 @@ impl Agent for Service {
                 .into_owned(),
             agent_version: env!("CARGO_PKG_VERSION").to_owned(),
             init_entered_ns: self.entered,
+            answered_ns: crate::init::boot_nanoseconds(),
             ..HelloResponse::default()
         })
     }

@@ -62,7 +62,7 @@ pub fn main() -> ExitCode {
 }
 
 /// Nanoseconds since the guest's boot.
-fn boot_nanoseconds() -> u64 {
+pub(crate) fn boot_nanoseconds() -> u64 {
     let now = clock_gettime(ClockId::Boottime);
     let seconds = u64::try_from(now.tv_sec).unwrap_or_default();
     seconds * 1_000_000_000 + u64::try_from(now.tv_nsec).unwrap_or_default()

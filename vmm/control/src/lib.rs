@@ -33,7 +33,7 @@ pub struct Handle(pub u16);
 pub enum Request {
     /// Makes the machine. The first request, and only that.
     Create(Box<Create>),
-    /// Starts the virtual CPUs.
+    /// Starts the virtual CPUs; answered by [`Reply::Booted`].
     Boot,
     /// Freezes the virtual CPUs.
     Pause,
@@ -53,6 +53,8 @@ pub enum Reply {
     Done,
     /// It cannot be done: why, in words.
     Failed(String),
+    /// The virtual CPUs run.
+    Booted(Times),
     /// Counters.
     Stats(Stats),
 }
@@ -122,4 +124,20 @@ pub struct Stats {
     pub port_writes: u64,
     /// Other returns from the guest to the VMM.
     pub other_exits: u64,
+}
+
+/// When the process reached the steps of a boot, in nanoseconds of the host's `CLOCK_MONOTONIC`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Times {
+    /// It is confined, and reads its first request.
+    pub ready: u64,
+    /// KVM has made the machine.
+    pub machine: u64,
+    /// The machine has its devices.
+    pub devices: u64,
+    /// Kernel and image are in memory, and the virtual CPUs are let go.
+    pub processors: u64,
+    /// How long kernel and image took to load, from the time on when the machine had memory. No instant: a duration.
+    pub loading: u64,
 }

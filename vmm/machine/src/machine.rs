@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io;
 use std::os::fd::{IntoRawFd, OwnedFd};
 use std::sync::Arc;
+use std::time::Duration;
 
 use kvm_bindings::{
     KVM_API_VERSION, KVM_CAP_SPLIT_IRQCHIP, KVM_IRQ_ROUTING_MSI, KvmIrqRouting, kvm_enable_cap,
@@ -148,7 +149,8 @@ impl Machine {
 
     /// Tells the guest of its machine, with this command line and its devices behind it, and starts the threads of the
     /// virtual CPUs, which stand still until [`resume`](Self::resume): whoever has more to give up before a guest runs can do
-    /// so. `begin` runs first in the thread of each; `ended` is told once how the guest has ended.
+    /// so. `begin` runs first in the thread of each; `ended` is told once how the guest has ended. Answers how long it took to
+    /// load the guest, beside all else.
     ///
     /// # Errors
     /// When the guest is none, or does not fit, and what KVM or the host refuses.
@@ -157,7 +159,7 @@ impl Machine {
         command_line: String,
         begin: Arc<dyn Fn() -> io::Result<()> + Send + Sync>,
         ended: Box<dyn Fn(Outcome) + Send + Sync>,
-    ) -> Result<(), Error> {
+    ) -> Result<Duration, Error> {
         let loading = self.loading.take();
         let loading = loading.ok_or(Error::Shape("a machine boots once"))?;
         let processors = self.processors;
@@ -181,7 +183,7 @@ impl Machine {
         let controller = IoApic::new(shape.lines, Box::new(move |messages| route(&vm, messages)));
         let bus = Bus::new(self.slots.clone(), controller);
         self.running = Some(Vcpus::start(vcpus, bus, begin, ended)?);
-        Ok(())
+        Ok(loaded.took)
     }
 
     /// The lines of the interrupt controller: up to the last device's, as the kernel programs each of them, which leaves the

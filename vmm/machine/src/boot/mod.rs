@@ -6,6 +6,7 @@ mod tests;
 use std::fs::File;
 use std::io::{Seek, SeekFrom};
 use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
 
 use linux_loader::loader::bootparam::setup_header;
 use linux_loader::loader::{self, KernelLoader, bzimage::BzImage, elf::Elf};
@@ -39,6 +40,8 @@ pub(crate) struct Loaded {
     image: (u32, u32),
     /// What a bzImage begins with.
     header: Option<setup_header>,
+    /// How long it took.
+    pub took: Duration,
 }
 
 /// Where a bzImage has its 64-bit entry, from its beginning.
@@ -73,6 +76,7 @@ impl Loading {
 /// # Errors
 /// When they are not what they should be, do not fit, or cannot be read.
 pub(crate) fn load(ram: &GuestRam, guest: &mut Guest) -> Result<Loaded, Error> {
+    let begun = Instant::now();
     let memory = ram.shared();
     let (entry, end, header) = kernel(&memory, &mut guest.kernel)?;
     let low_end = ram
@@ -87,6 +91,7 @@ pub(crate) fn load(ram: &GuestRam, guest: &mut Guest) -> Result<Loaded, Error> {
         entry,
         image,
         header,
+        took: begun.elapsed(),
     })
 }
 
