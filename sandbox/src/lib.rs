@@ -7,6 +7,7 @@
 //! - [`state`] is what is written down, [`spec`] what a bundle asks for, [`config`] what the host's owner decides.
 
 pub mod backend;
+mod boot_time;
 pub mod cgroup;
 pub mod client;
 pub mod config;
@@ -23,6 +24,7 @@ pub mod stdio;
 pub mod template;
 pub mod timeline;
 
+pub use boot_time::{BootPart, BootTime, PartTime};
 pub use error::{SandboxError, chain};
 pub use hooks::{HookError, run as run_hooks};
 pub use id::{ContainerId, IdError};

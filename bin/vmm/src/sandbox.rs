@@ -140,9 +140,7 @@ impl Sandbox {
         let line = std::mem::take(&mut self.command_line);
         let last_words = self.last_words.clone();
         let ended = move |outcome| end(outcome, &last_words);
-        let loading = self
-            .machine
-            .boot(line, Arc::new(begin), Box::new(ended))?;
+        let loading = self.machine.boot(line, Arc::new(begin), Box::new(ended))?;
         self.jail.main.apply()?;
         let processors = clock::now();
         self.machine.resume();

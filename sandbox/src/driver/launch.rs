@@ -142,6 +142,7 @@ async fn prepare(
             shows_network: false,
             loopback: false,
             rates: spec::rates(&launch.spec, &launch.config)?,
+            timed: false,
         },
     )
     .await?;

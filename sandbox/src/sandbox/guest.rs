@@ -19,6 +19,7 @@ use crate::error::SandboxError;
 use crate::id::ContainerId;
 use crate::sandbox::machine::{Machine, reason_of};
 use crate::sandbox::share::SharedEntries;
+use crate::timeline::{GuestTimes, Step};
 
 /// A call that takes longer has hung: the slowest (creating a container from a cold image under emulation) takes seconds.
 const CALL_DEADLINE: Duration = Duration::from_secs(120);
@@ -72,19 +73,26 @@ impl Guest {
             let identity = identity(id, hostname)?;
             let greeting = async {
                 let answer = agent.hello(no_deadline(), &hello).await;
-                machine.mark("the agent has answered");
+                machine.reached(Step::Answered);
                 answer
             };
             let (answer, configured) =
                 tokio::join!(greeting, agent.configure_sandbox(no_deadline(), &identity));
-            let version = answer.map_err(|error| error.to_string())?.version;
+            let answer = answer.map_err(|error| error.to_string())?;
+            let version = answer.version;
             if version != PROTOCOL_VERSION {
                 return Err(format!(
                     "its agent speaks version {version} of the protocol, this program version {PROTOCOL_VERSION}: kernel image and programs are of different installations"
                 ));
             }
             configured.map_err(|error| error.to_string())?;
-            machine.mark("the guest is configured");
+            machine.reached(Step::Configured);
+            machine.timeline().note(|known| {
+                known.guest = Some(GuestTimes {
+                    entered: answer.init_entered_ns,
+                    answered: answer.answered_ns,
+                });
+            });
             Ok(agent)
         };
         let reason = match tokio::time::timeout(limit, answered).await {

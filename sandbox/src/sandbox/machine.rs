@@ -18,7 +18,7 @@ use crate::error::SandboxError;
 use crate::sandbox::SandboxOptions;
 use crate::sandbox::share::SharedEntries;
 use crate::spec::Size;
-use crate::timeline;
+use crate::timeline::{self, Step, Timeline};
 
 /// The least that a file server has to lay out its entries.
 const SHARE_DEADLINE: Duration = Duration::from_secs(30);
@@ -36,6 +36,7 @@ pub(crate) struct Machine {
     gone: Gone,
     processes: Vec<u32>,
     share: SharedEntries,
+    timeline: Timeline,
     task: Mutex<Option<tokio::task::JoinHandle<()>>>,
 }
 
@@ -53,15 +54,18 @@ impl Machine {
             name,
             size,
             entries,
+            timed,
             ..
         } = options;
+        let timeline = Timeline::new(*timed && template.is_none());
+        timeline.mark(Step::Begun, None);
         let network = network.map(|namespace| namespace.as_fd().try_clone_to_owned());
         let mut share = ShareServer::spawn(ShareConfig {
             program: config.file_server.clone(),
             entries: entries.clone(),
             deadline: SHARE_DEADLINE,
         })?;
-        timeline::mark("the file server is spawned", None);
+        timeline.mark(Step::FileServer, None);
         let socket = share.vmm_socket().map(|socket| Share {
             tag: SHARE_TAG.to_owned(),
             socket,
@@ -77,6 +81,7 @@ impl Machine {
             Some((template, templates)) => templates.copy(wanted, template).await?,
             None => backend.create(wanted).await?,
         };
+        timeline.mark(Step::Prepared, None);
         let link = match vm.boot().await {
             Ok(link) => link,
             // A file server that failed takes the VMM along: then its own words say more.
@@ -85,12 +90,13 @@ impl Machine {
                 Ok(Ok(())) | Err(_) => return Err(error.into()),
             },
         };
-        timeline::mark("the VMM obeys", vm.pid());
+        timeline.mark(Step::Booted, vm.pid());
+        timeline.note(|known| known.vmm = vm.boot_times());
         if let Err(error) = share.ready().await {
             vm.stop().await?;
             return Err(error.into());
         }
-        timeline::mark("the share is laid out", vm.pid());
+        timeline.mark(Step::Share, vm.pid());
         let entries = SharedEntries::new(share.editor(), entries.clone());
         let processes = vm.pid().into_iter().chain(share.pid()).collect();
         let (stop, stopping) = watch::channel(false);
@@ -102,15 +108,26 @@ impl Machine {
                 gone,
                 processes,
                 share: entries,
+                timeline,
                 task: Mutex::new(Some(task)),
             },
             link,
         ))
     }
 
-    /// Marks a step in the boot timeline.
+    /// Marks a step of its boot.
+    pub(crate) fn reached(&self, step: Step) {
+        self.timeline.mark(step, self.processes.first().copied());
+    }
+
+    /// Marks what comes after it in the boot timeline.
     pub(crate) fn mark(&self, step: &'static str) {
         timeline::mark(step, self.processes.first().copied());
+    }
+
+    /// What is known of its boot.
+    pub(crate) fn timeline(&self) -> &Timeline {
+        &self.timeline
     }
 
     /// To wait on the machine's end.

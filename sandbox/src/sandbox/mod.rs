@@ -28,6 +28,7 @@ pub use lifecycle::{Event, Lifecycle, WrongState};
 pub use process::Process;
 
 use crate::backend;
+use crate::boot_time::BootTime;
 use crate::config::Config;
 use crate::error::{SandboxError, chain};
 use crate::id::ContainerId;
@@ -72,6 +73,8 @@ pub struct SandboxOptions {
     pub loopback: bool,
     /// Limits of each interface.
     pub rates: Rates,
+    /// Whether what [`Sandbox::boot_time`] answers is wanted; a guest that starts from a template has none.
+    pub timed: bool,
 }
 
 impl SandboxOptions {
@@ -87,6 +90,7 @@ impl SandboxOptions {
             shows_network: false,
             loopback: false,
             rates: Rates::default(),
+            timed: false,
         }
     }
 }
@@ -332,6 +336,12 @@ impl Sandbox {
     #[must_use]
     pub fn processes(&self) -> &[u32] {
         self.machine.processes()
+    }
+
+    /// Where the time of its boot went, if [`SandboxOptions::timed`] was set and it was booted.
+    #[must_use]
+    pub fn boot_time(&self) -> Option<BootTime> {
+        self.machine.timeline().look(BootTime::of)
     }
 
     /// Waits until a process of a container is killed for want of memory; answers that container's name. One caller at

@@ -319,6 +319,7 @@ impl New {
             // There the engine looks for ports that it forwards.
             loopback: self.kind == Kind::Sandbox,
             rates,
+            timed: false,
         };
         let order = Order {
             bundle: &self.bundle,
