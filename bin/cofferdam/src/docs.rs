@@ -18,14 +18,7 @@ pub fn run(args: &GenerateDocsArgs) -> Result<ExitCode> {
     let folder = &args.folder;
     write(&folder.join("cli.md"), reference(&command).as_bytes())?;
     let pages = folder.join("man");
-    page(&command, "cofferdam", &pages)?;
-    for subcommand in shown(&command) {
-        page(
-            subcommand,
-            &format!("cofferdam-{}", subcommand.get_name()),
-            &pages,
-        )?;
-    }
+    all_pages(&command, "cofferdam", &pages)?;
     let completions = folder.join("completions");
     for shell in [Shell::Bash, Shell::Fish, Shell::Zsh] {
         let mut text = Vec::new();
@@ -53,6 +46,16 @@ fn shown(command: &Command) -> impl Iterator<Item = &Command> {
         .filter(|subcommand| !subcommand.is_hide_set() && subcommand.get_name() != "help")
 }
 
+/// That of a command and those of its subcommands.
+fn all_pages(command: &Command, name: &str, folder: &Path) -> Result<()> {
+    page(command, name, folder)?;
+    for subcommand in shown(command) {
+        let name = format!("{name}-{}", subcommand.get_name());
+        all_pages(subcommand, &name, folder)?;
+    }
+    Ok(())
+}
+
 fn page(command: &Command, name: &str, folder: &Path) -> Result<()> {
     let mut text = Vec::new();
     clap_mangen::Man::new(command.clone())
@@ -72,22 +75,28 @@ fn reference(command: &Command) -> String {
          ## Options of every command\n\n",
     );
     options(command, &mut text);
-    for subcommand in shown(command) {
-        let about = subcommand.get_about().map(ToString::to_string);
-        text.push_str(&format!(
-            "## cofferdam {}\n\n{}.\n\n```text\n{}\n```\n\n",
-            subcommand.get_name(),
-            about.unwrap_or_default().trim_end_matches('.'),
-            usage(subcommand)
-        ));
-        options(subcommand, &mut text);
-        if let Some(more) = subcommand.get_after_long_help() {
-            text.push_str(&format!("{more}\n\n"));
-        }
-    }
+    subcommands(command, "## cofferdam", &mut text);
     text.truncate(text.trim_end().len());
     text.push('\n');
     text
+}
+
+/// A section for each, under this title.
+fn subcommands(command: &Command, title: &str, text: &mut String) {
+    for subcommand in shown(command) {
+        let title = format!("{title} {}", subcommand.get_name());
+        let about = subcommand.get_about().map(ToString::to_string);
+        text.push_str(&format!(
+            "{title}\n\n{}.\n\n```text\n{}\n```\n\n",
+            about.unwrap_or_default().trim_end_matches('.'),
+            usage(subcommand)
+        ));
+        options(subcommand, text);
+        if let Some(more) = subcommand.get_after_long_help() {
+            text.push_str(&format!("{more}\n\n"));
+        }
+        subcommands(subcommand, &format!("#{title}"), text);
+    }
 }
 
 fn usage(command: &Command) -> String {

@@ -1,10 +1,12 @@
 //! The OCI runtime command and the command people type.
 //!
 //! `cli` says which words are taken, `oci` has one file per operation of runc's command line, `process` is about what
-//! stands for a container's process on the host, `people` has the commands that need no engine.
+//! stands for a container's process on the host, `people` has the commands that need no engine, `debug` looks into
+//! how machines work.
 
 mod cli;
 mod context;
+mod debug;
 mod docs;
 mod oci;
 mod people;
@@ -48,6 +50,7 @@ fn main() -> ExitCode {
         Command::Load(args) => people::load::run(&args),
         Command::Template(args) => people::template::run(&args),
         Command::Check(args) => people::check::run(&args),
+        Command::Debug(args) => debug::run(&args),
         Command::GenerateDocs(args) => docs::run(&args),
         Command::Pause(args) => oci::pause::pause(&context, &args),
         Command::Resume(args) => oci::pause::resume(&context, &args),

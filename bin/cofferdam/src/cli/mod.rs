@@ -1,5 +1,6 @@
-//! The command line: runc's words in `oci`, those of people in `people`.
+//! The command line: runc's words in `oci`, those of people in `people` and `debug`.
 
+mod debug;
 mod oci;
 mod people;
 
@@ -7,6 +8,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+pub use debug::*;
 pub use oci::*;
 pub use people::*;
 
@@ -101,6 +103,8 @@ pub enum Command {
     Template(TemplateArgs),
     /// Say whether containers can run here, and what is missing.
     Check(CheckArgs),
+    /// Look into how machines work here.
+    Debug(DebugArgs),
     /// Freeze a container.
     Pause(IdArgs),
     /// Thaw a container.

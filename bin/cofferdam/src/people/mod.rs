@@ -17,7 +17,7 @@ pub mod template;
 
 mod age;
 mod progress;
-mod quantity;
+pub mod quantity;
 mod removal;
 mod seccomp;
 mod select;
