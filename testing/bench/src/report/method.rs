@@ -57,5 +57,5 @@ Hardware virtualization translates nothing. A machine that starts from a templat
 translated yet, so what it executes after that, the kernel's usual paths among it, costs somewhat more than after a boot.
 
 `cofferdam --debug --log FILE run …` writes the timeline of a run, with the processor time that the VMM had used at each
-step.
+step; `cofferdam debug boot-time` splits a boot into its parts.
 ";

@@ -1,6 +1,7 @@
 //! The commands that people use, from end to end.
 
 mod background;
+mod boot_time;
 mod images;
 mod install;
 mod kills;
