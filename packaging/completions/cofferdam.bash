@@ -25,6 +25,9 @@ _cofferdam() {
             cofferdam,create)
                 cmd="cofferdam__subcmd__create"
                 ;;
+            cofferdam,debug)
+                cmd="cofferdam__subcmd__debug"
+                ;;
             cofferdam,delete)
                 cmd="cofferdam__subcmd__delete"
                 ;;
@@ -115,6 +118,18 @@ _cofferdam() {
             cofferdam,victim)
                 cmd="cofferdam__subcmd__victim"
                 ;;
+            cofferdam__subcmd__debug,boot-time)
+                cmd="cofferdam__subcmd__debug__subcmd__boot__subcmd__time"
+                ;;
+            cofferdam__subcmd__debug,help)
+                cmd="cofferdam__subcmd__debug__subcmd__help"
+                ;;
+            cofferdam__subcmd__debug__subcmd__help,boot-time)
+                cmd="cofferdam__subcmd__debug__subcmd__help__subcmd__boot__subcmd__time"
+                ;;
+            cofferdam__subcmd__debug__subcmd__help,help)
+                cmd="cofferdam__subcmd__debug__subcmd__help__subcmd__help"
+                ;;
             cofferdam__subcmd__help,check)
                 cmd="cofferdam__subcmd__help__subcmd__check"
                 ;;
@@ -123,6 +138,9 @@ _cofferdam() {
                 ;;
             cofferdam__subcmd__help,create)
                 cmd="cofferdam__subcmd__help__subcmd__create"
+                ;;
+            cofferdam__subcmd__help,debug)
+                cmd="cofferdam__subcmd__help__subcmd__debug"
                 ;;
             cofferdam__subcmd__help,delete)
                 cmd="cofferdam__subcmd__help__subcmd__delete"
@@ -214,6 +232,9 @@ _cofferdam() {
             cofferdam__subcmd__help,victim)
                 cmd="cofferdam__subcmd__help__subcmd__victim"
                 ;;
+            cofferdam__subcmd__help__subcmd__debug,boot-time)
+                cmd="cofferdam__subcmd__help__subcmd__debug__subcmd__boot__subcmd__time"
+                ;;
             cofferdam__subcmd__help__subcmd__template,ls)
                 cmd="cofferdam__subcmd__help__subcmd__template__subcmd__ls"
                 ;;
@@ -254,7 +275,7 @@ _cofferdam() {
 
     case "${cmd}" in
         cofferdam)
-            opts="-h -V --root --log --log-format --debug --systemd-cgroup --rootless --help --version create start run state kill delete exec list ps logs stop rm images rmi pull load template check pause resume update events spec features generate-docs checkpoint restore network driver proxy template-maker victim help"
+            opts="-h -V --root --log --log-format --debug --systemd-cgroup --rootless --help --version create start run state kill delete exec list ps logs stop rm images rmi pull load template check debug pause resume update events spec features generate-docs checkpoint restore network driver proxy template-maker victim help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -338,6 +359,92 @@ _cofferdam() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        cofferdam__subcmd__debug)
+            opts="-h --help boot-time help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        cofferdam__subcmd__debug__subcmd__boot__subcmd__time)
+            opts="-m -h --memory --cpus --rounds --json --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --memory)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                -m)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --cpus)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --rounds)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        cofferdam__subcmd__debug__subcmd__help)
+            opts="boot-time help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        cofferdam__subcmd__debug__subcmd__help__subcmd__boot__subcmd__time)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        cofferdam__subcmd__debug__subcmd__help__subcmd__help)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
                 *)
                     COMPREPLY=()
                     ;;
@@ -530,7 +637,7 @@ _cofferdam() {
             return 0
             ;;
         cofferdam__subcmd__help)
-            opts="create start run state kill delete exec list ps logs stop rm images rmi pull load template check pause resume update events spec features generate-docs checkpoint restore network driver proxy template-maker victim help"
+            opts="create start run state kill delete exec list ps logs stop rm images rmi pull load template check debug pause resume update events spec features generate-docs checkpoint restore network driver proxy template-maker victim help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -574,6 +681,34 @@ _cofferdam() {
         cofferdam__subcmd__help__subcmd__create)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        cofferdam__subcmd__help__subcmd__debug)
+            opts="boot-time"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        cofferdam__subcmd__help__subcmd__debug__subcmd__boot__subcmd__time)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
