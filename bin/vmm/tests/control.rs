@@ -97,7 +97,7 @@ fn a_machine_that_cannot_be_made_is_refused_in_words() {
     let null = File::open("/dev/null").expect("opens");
     let five: [BorrowedFd<'_>; 5] = [null.as_fd(); 5];
     let cases: [(&str, Create, &[BorrowedFd<'_>]); 4] = [
-        ("names descriptor 0", machine(), &[]),
+        ("names descriptor 1", machine(), &[]),
         ("kvm: ", machine(), &five),
         (
             "1 to 64 virtual CPUs",
