@@ -11,6 +11,7 @@
 //! It exits with 0 when the guest has reset itself, which is how a guest ends, and with 1 when the guest cannot go on; it
 //! says why on standard error.
 
+mod growth;
 mod log;
 mod sandbox;
 
@@ -71,6 +72,9 @@ fn run(machine: &mut Option<Sandbox>) -> anyhow::Result<()> {
             (Request::Resume, Some(machine)) => {
                 machine.resume();
                 Ok(Reply::Done)
+            }
+            (Request::Resize { memory_bytes }, Some(machine)) => {
+                machine.resize(memory_bytes).map(|()| Reply::Done)
             }
             (Request::Stats, Some(machine)) => Ok(Reply::Stats(machine.stats())),
         };
