@@ -17,7 +17,7 @@ pub use rpc::{connect_agent, no_deadline, serve_agent};
 pub use ttrpc;
 
 /// Version of the agent service; host and guest must have the same.
-pub const PROTOCOL_VERSION: u32 = 2;
+pub const PROTOCOL_VERSION: u32 = 3;
 
 /// Name of the virtio-serial port that carries the link.
 pub const LINK_PORT: &str = "cofferdam.link";
