@@ -101,7 +101,7 @@ fn a_machine_that_cannot_be_made_is_refused_in_words() {
     let null = File::open("/dev/null").expect("opens");
     let five: [BorrowedFd<'_>; 5] = [null.as_fd(); 5];
     let cases: [(&str, Create, &[BorrowedFd<'_>]); 5] = [
-        ("names descriptor 0", machine(), &[]),
+        ("does not bring", machine(), &[]),
         ("kvm: ", machine(), &five),
         (
             "1 to 64 virtual CPUs",
