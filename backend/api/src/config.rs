@@ -17,7 +17,7 @@ pub struct VmConfig {
     /// Guest memory in bytes; a multiple of 1 MiB, at least 64 MiB.
     pub memory_bytes: u64,
     /// How much more it may become by [`Vm::resize`](crate::Vm::resize), in bytes; a multiple of 2 MiB. It costs nothing as
-    /// long as it is not used. Needs [`Capabilities::resize`](crate::Capabilities::resize).
+    /// long as it is not used. Linux can use whole 128 MiB of it. Needs [`Capabilities::resize`](crate::Capabilities::resize).
     pub spare_memory_bytes: u64,
     /// Number of virtual CPUs that the guest boots with, at least 1.
     pub vcpus: u32,

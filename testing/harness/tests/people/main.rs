@@ -4,6 +4,7 @@ mod background;
 mod images;
 mod install;
 mod kills;
+mod resize;
 mod run;
 
 use std::time::Duration;
