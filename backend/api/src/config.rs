@@ -16,8 +16,14 @@ pub struct VmConfig {
     pub cmdline: Vec<String>,
     /// Guest memory in bytes; a multiple of 1 MiB, at least 64 MiB.
     pub memory_bytes: u64,
-    /// Number of virtual CPUs, at least 1.
+    /// How much more it may become by [`Vm::resize`](crate::Vm::resize), in bytes; a multiple of 2 MiB. It costs nothing as
+    /// long as it is not used. Linux can use whole 128 MiB of it. Needs [`Capabilities::resize`](crate::Capabilities::resize).
+    pub spare_memory_bytes: u64,
+    /// Number of virtual CPUs that the guest boots with, at least 1.
     pub vcpus: u32,
+    /// Number of virtual CPUs beside those: they are offline until the guest brings them online. Needs
+    /// [`Capabilities::resize`](crate::Capabilities::resize).
+    pub spare_vcpus: u32,
     /// The file share, if the guest gets one.
     pub share: Option<Share>,
     /// Network cards, at most as many as [`Capabilities::nics`](crate::Capabilities::nics).

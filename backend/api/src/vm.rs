@@ -69,6 +69,11 @@ pub trait Vm: Send {
     fn pause(&self) -> Option<&dyn Pause> {
         None
     }
+
+    /// The ability to change the size of the guest's memory.
+    fn resize(&self) -> Option<&dyn Resize> {
+        None
+    }
 }
 
 /// The ability to freeze all virtual CPUs of a machine.
@@ -100,6 +105,20 @@ pub struct BootTimes {
     pub processors: u64,
     /// For how long kernel and image were loaded, from the time on when there was memory: a duration.
     pub loading: u64,
+}
+
+/// The ability to change the size of a guest's memory while it runs. Processors need none: those that are there are the
+/// guest's to bring online and offline.
+#[async_trait]
+pub trait Resize: Send + Sync {
+    /// Says how much memory the guest is to have: what it booted with, and a multiple of 2 MiB up to
+    /// [`VmConfig::spare_memory_bytes`](crate::VmConfig::spare_memory_bytes). The guest gets there in its own time; it may
+    /// keep what it is to give back.
+    ///
+    /// # Errors
+    /// [`BackendError::NoMemory`] when the host has not as much; otherwise when the machine cannot have that size, does not
+    /// run, or the VMM does not answer.
+    async fn resize(&self, memory_bytes: u64) -> Result<(), BackendError>;
 }
 
 /// A byte channel to the guest.
@@ -137,6 +156,8 @@ pub struct Capabilities {
     pub share: bool,
     /// Whether [`Vm::pause`] is there.
     pub pause: bool,
+    /// Whether [`Vm::resize`] is there, and machines may have more processors than their guest boots with.
+    pub resize: bool,
     /// The most network cards a machine may have.
     pub nics: usize,
     /// The most queues a network card may have.

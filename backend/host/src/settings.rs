@@ -4,6 +4,9 @@ use backend_api::{BackendError, Capabilities, Privileges, VmConfig};
 
 const MIB: u64 = 1 << 20;
 
+/// A machine grows by multiples of this.
+const MEMORY_STEP: u64 = 2 * MIB;
+
 /// The longest `virtio-fs` tag, in bytes (virtio 1.3, 5.11.4).
 const MAX_TAG: usize = 36;
 
@@ -20,10 +23,24 @@ pub fn check(config: &VmConfig, capabilities: &Capabilities) -> Result<(), Backe
             "is not a number of whole MiB of at least 64",
         ));
     }
-    if config.vcpus == 0 || config.vcpus > capabilities.max_vcpus {
+    let vcpus = config.vcpus.saturating_add(config.spare_vcpus);
+    if config.vcpus == 0 || vcpus > capabilities.max_vcpus {
         return Err(unsupported(
-            format!("{} virtual CPUs", config.vcpus),
+            format!("{vcpus} virtual CPUs"),
             "are none, or more than a machine has",
+        ));
+    }
+    let spare = config.spare_memory_bytes;
+    if !spare.is_multiple_of(MEMORY_STEP) || memory.checked_add(spare).is_none() {
+        return Err(unsupported(
+            format!("spare memory {spare}"),
+            "is not a number of whole 2 MiB that can be had",
+        ));
+    }
+    if !capabilities.resize && (spare > 0 || config.spare_vcpus > 0) {
+        return Err(unsupported(
+            "spare memory or virtual CPUs".to_owned(),
+            "are not to be had: machines of this backend keep their size",
         ));
     }
     if let Some(share) = &config.share

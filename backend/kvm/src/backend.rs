@@ -19,7 +19,8 @@ use crate::vm::{KvmVm, Prepared};
 /// The most virtual CPUs that a machine gets.
 const MAX_VCPUS: u32 = 64;
 
-/// A machine has 12 places for devices; console, random numbers, the link, the balloon and the share take one each.
+/// A machine has 23 places for devices; console, random numbers, the link, the balloon, memory that grows and the share take
+/// one each.
 const MAX_NICS: usize = 7;
 
 /// The most queues of a card. With vhost-net each brings two descriptors, and all of them come with one message.
@@ -100,6 +101,7 @@ impl Backend for KvmBackend {
             accelerator: Accelerator::Kvm,
             share: true,
             pause: true,
+            resize: true,
             nics: MAX_NICS,
             nic_queues: MAX_QUEUES,
             max_vcpus: MAX_VCPUS,

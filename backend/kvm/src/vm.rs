@@ -3,12 +3,14 @@
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use async_trait::async_trait;
 use backend_api::{
-    BackendError, BootTimes, Diagnostics, LinkIo, Pause, Phase, Vm, VmConfig, VmExit, chain,
+    BackendError, BootTimes, Diagnostics, LinkIo, Pause, Phase, Resize, Vm, VmConfig, VmExit, chain,
 };
 use backend_host::life::{Life, Vmm, stream_pair};
+use backend_host::memory;
 use backend_process::{Confinement, Program};
 use tokio::net::UnixStream;
 use vmm_control::{Create, LINK_PORT, Nic, Request, Share};
@@ -31,6 +33,8 @@ pub struct Prepared {
 /// A machine and where it is in its life.
 #[derive(Debug)]
 pub struct KvmVm {
+    /// How much memory the guest is to have.
+    memory_bytes: AtomicU64,
     life: Life<Prepared, Control>,
     times: Option<BootTimes>,
 }
@@ -38,6 +42,7 @@ pub struct KvmVm {
 impl KvmVm {
     pub fn new(prepared: Prepared) -> Self {
         Self {
+            memory_bytes: AtomicU64::new(prepared.config.memory_bytes),
             life: Life::new(prepared),
             times: None,
         }
@@ -72,9 +77,11 @@ fn start(prepared: Prepared) -> io::Result<(Vmm<Control>, Request, Descriptors, 
         kvm: with.add(kvm),
         kernel: with.add(kernel),
         image: with.add(image),
-        command_line: command_line(&config.cmdline),
+        command_line: command_line(&config),
         memory_bytes: config.memory_bytes,
-        vcpus: u8::try_from(config.vcpus).unwrap_or(u8::MAX),
+        growth_bytes: config.spare_memory_bytes,
+        // Checked: more are refused.
+        vcpus: u8::try_from(config.vcpus.saturating_add(config.spare_vcpus)).unwrap_or(u8::MAX),
         console: with.add(console_end),
         link: with.add(link_end),
         share: config.share.map(|share| Share {
@@ -162,6 +169,10 @@ impl Vm for KvmVm {
     fn pause(&self) -> Option<&dyn Pause> {
         Some(self)
     }
+
+    fn resize(&self) -> Option<&dyn Resize> {
+        Some(self)
+    }
 }
 
 #[async_trait]
@@ -175,9 +186,28 @@ impl Pause for KvmVm {
     }
 }
 
+#[async_trait]
+impl Resize for KvmVm {
+    async fn resize(&self, memory_bytes: u64) -> Result<(), BackendError> {
+        let before = self.memory_bytes.load(Ordering::Relaxed);
+        memory::check(memory_bytes.saturating_sub(before))?;
+        self.command(Request::Resize { memory_bytes }).await?;
+        self.memory_bytes.store(memory_bytes, Ordering::Relaxed);
+        Ok(())
+    }
+}
+
 /// The kernel's command line, without the machine's devices.
-fn command_line(parameters: &[String]) -> String {
+fn command_line(config: &VmConfig) -> String {
     let link = format!("cofferdam.link=vsock:{LINK_PORT}");
+    let mut spare = Vec::new();
+    if config.spare_vcpus > 0 {
+        spare.push(format!("maxcpus={}", config.vcpus));
+    }
+    if config.spare_memory_bytes > 0 {
+        // What comes can go again, as far as it is not needed for the kernel's own things.
+        spare.push("memory_hotplug.online_policy=auto-movable".to_owned());
+    }
     let own = [
         "console=hvc0",
         "quiet",
@@ -188,6 +218,6 @@ fn command_line(parameters: &[String]) -> String {
         "reboot=t",
         &link,
     ];
-    let given = parameters.iter().map(String::as_str);
+    let given = spare.iter().chain(&config.cmdline).map(String::as_str);
     own.into_iter().chain(given).collect::<Vec<_>>().join(" ")
 }

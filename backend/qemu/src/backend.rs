@@ -180,6 +180,7 @@ impl Backend for QemuBackend {
             accelerator: self.config.accelerator,
             share: true,
             pause: true,
+            resize: false,
             nics: MAX_NICS,
             nic_queues: MAX_VCPUS,
             max_vcpus: MAX_VCPUS,

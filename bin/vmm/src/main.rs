@@ -12,6 +12,7 @@
 //! says why on standard error.
 
 mod clock;
+mod growth;
 mod log;
 mod sandbox;
 
@@ -73,6 +74,9 @@ fn run(machine: &mut Option<Sandbox>) -> anyhow::Result<()> {
             (Request::Resume, Some(machine)) => {
                 machine.resume();
                 Ok(Reply::Done)
+            }
+            (Request::Resize { memory_bytes }, Some(machine)) => {
+                machine.resize(memory_bytes).map(|()| Reply::Done)
             }
             (Request::Stats, Some(machine)) => Ok(Reply::Stats(machine.stats())),
         };

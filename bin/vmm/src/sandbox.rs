@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use vmm_balloon::Balloon;
 use vmm_console::{Console, LastWords};
 use vmm_control::{Create, Handle, LINK_PORT, Received, Request, Stats, Times};
@@ -19,6 +19,7 @@ use vmm_virtio::{EventLoop, Rates};
 use vmm_vsock::Vsock;
 
 use crate::clock;
+use crate::growth;
 
 /// How long the driver may take to read what the guest has printed before its end. It reads all the time.
 const READING: Duration = Duration::from_secs(2);
@@ -28,6 +29,9 @@ pub struct Sandbox {
     machine: Machine,
     command_line: String,
     last_words: LastWords,
+    memory_bytes: u64,
+    /// What can come and go.
+    memory: Option<vmm_mem::Handle>,
     jail: Jail,
     times: Times,
 }
@@ -46,6 +50,7 @@ impl Sandbox {
         let events = EventLoop::new().context("make an event loop")?;
         let config = Config {
             memory_bytes: wanted.memory_bytes,
+            growth_bytes: wanted.growth_bytes,
             backing: match wanted.share {
                 Some(_) => Backing::Shared,
                 None => Backing::Private,
@@ -75,6 +80,12 @@ impl Sandbox {
             machine.memory(),
         );
         machine.plug(Box::new(balloon.context("the balloon")?))?;
+        let mut memory = None;
+        if let Some(growth) = machine.growth() {
+            let device = growth::device(growth)?;
+            memory = Some(device.handle());
+            machine.plug(Box::new(device))?;
+        }
         for nic in wanted.nics {
             let mut take = |handles: Vec<Handle>| {
                 handles
@@ -99,8 +110,8 @@ impl Sandbox {
             let fs = Fs::connect(&setup, socket, &machine.memory()).context("the file share")?;
             machine.plug(Box::new(fs))?;
         }
-        // There is no disk yet, and memory that is a file has its length.
-        vmm_jail::limit_files(0)?;
+        // There is no disk yet. Memory that is a file has its length, but for what can come.
+        vmm_jail::limit_files(wanted.growth_bytes)?;
         let filter = Arc::clone(&jail.devices);
         thread::Builder::new()
             .name("devices".to_owned())
@@ -120,6 +131,8 @@ impl Sandbox {
             machine,
             command_line: wanted.command_line,
             last_words,
+            memory_bytes: wanted.memory_bytes,
+            memory,
             jail,
             times: Times {
                 ready,
@@ -159,6 +172,21 @@ impl Sandbox {
     /// Lets them go on.
     pub fn resume(&self) {
         self.machine.resume();
+    }
+
+    /// Has the guest take more memory or give some back, in its own time.
+    ///
+    /// # Errors
+    /// When that is less than the guest began with, more than it can have, or not whole steps.
+    pub fn resize(&self, memory_bytes: u64) -> anyhow::Result<()> {
+        let more = memory_bytes
+            .checked_sub(self.memory_bytes)
+            .context("a machine keeps the memory that it began with")?;
+        match &self.memory {
+            Some(memory) => Ok(memory.set_requested(more)?),
+            None if more == 0 => Ok(()),
+            None => bail!("the machine's memory was made not to grow"),
+        }
     }
 
     /// Counters.

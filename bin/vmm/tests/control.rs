@@ -47,6 +47,7 @@ fn machine() -> Create {
         image: Handle(2),
         command_line: String::new(),
         memory_bytes: 64 << 20,
+        growth_bytes: 0,
         vcpus: 1,
         console: Handle(3),
         link: Handle(4),
@@ -71,6 +72,9 @@ fn what_cannot_be_is_said_and_is_the_end() {
         Request::Boot,
         Request::Pause,
         Request::Resume,
+        Request::Resize {
+            memory_bytes: 64 << 20,
+        },
         Request::Stats,
     ];
     for request in requests {
@@ -96,8 +100,8 @@ fn what_cannot_be_is_said_and_is_the_end() {
 fn a_machine_that_cannot_be_made_is_refused_in_words() {
     let null = File::open("/dev/null").expect("opens");
     let five: [BorrowedFd<'_>; 5] = [null.as_fd(); 5];
-    let cases: [(&str, Create, &[BorrowedFd<'_>]); 4] = [
-        ("names descriptor 1", machine(), &[]),
+    let cases: [(&str, Create, &[BorrowedFd<'_>]); 5] = [
+        ("does not bring", machine(), &[]),
         ("kvm: ", machine(), &five),
         (
             "1 to 64 virtual CPUs",
@@ -111,6 +115,14 @@ fn a_machine_that_cannot_be_made_is_refused_in_words() {
             "whole MiB",
             Create {
                 memory_bytes: (64 << 20) + 1,
+                ..machine()
+            },
+            &five,
+        ),
+        (
+            "multiples of 2 MiB",
+            Create {
+                growth_bytes: 1 << 20,
                 ..machine()
             },
             &five,

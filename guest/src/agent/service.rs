@@ -9,8 +9,8 @@ use cofferdam_protocol::{
     Agent, ConfigureSandboxRequest, ContainerRequest, ContainerStatsResponse,
     CreateContainerRequest, CreateContainerResponse, Empty, Event, ExecProcessRequest,
     ExecProcessResponse, HelloRequest, HelloResponse, ListProcessesResponse, PROTOCOL_VERSION,
-    ProcessRequest, ResizePtyRequest, SignalProcessRequest, StartContainerResponse,
-    UpdateContainerRequest, UpdateNetworkRequest, WaitProcessResponse,
+    ProcessRequest, ResizePtyRequest, ResizeSandboxRequest, SignalProcessRequest,
+    StartContainerResponse, UpdateContainerRequest, UpdateNetworkRequest, WaitProcessResponse,
 };
 
 use super::status::Coded;
@@ -86,6 +86,15 @@ impl Agent for Service {
         request: UpdateNetworkRequest,
     ) -> Result<Empty> {
         let done = self.sandbox.network.update(request).await;
+        done.map(|()| empty()).map_err(Coded::into_status)
+    }
+
+    async fn resize_sandbox(
+        &self,
+        _: &TtrpcContext,
+        request: ResizeSandboxRequest,
+    ) -> Result<Empty> {
+        let done = self.sandbox.resize(request).await;
         done.map(|()| empty()).map_err(Coded::into_status)
     }
 

@@ -7,7 +7,7 @@ use cofferdam_protocol::ttrpc::{Code, Error, get_status};
 use crate::container::ContainerError;
 use crate::helper::chain;
 use crate::network::NetworkError;
-use crate::sandbox::{ConfigureError, EventError};
+use crate::sandbox::{ConfigureError, EventError, ResizeError};
 
 /// An error that has a ttrpc code.
 pub(super) trait Coded: StdError + Sized {
@@ -43,6 +43,16 @@ impl Coded for ConfigureError {
             Self::Twice { .. } => Code::FAILED_PRECONDITION,
             Self::Invalid { .. } => Code::INVALID_ARGUMENT,
             Self::Kernel { .. } | Self::Share { .. } => Code::INTERNAL,
+        }
+    }
+}
+
+impl Coded for ResizeError {
+    fn code(&self) -> Code {
+        match self {
+            Self::Processors { .. } => Code::INVALID_ARGUMENT,
+            Self::Memory { .. } => Code::RESOURCE_EXHAUSTED,
+            Self::Kernel { .. } => Code::INTERNAL,
         }
     }
 }

@@ -4,12 +4,13 @@ use std::fs;
 use std::io;
 use std::path::PathBuf;
 use std::sync::PoisonError;
+use std::sync::atomic::Ordering;
 
 use cofferdam_protocol::{ConfigureSandboxRequest, SHARE_MOUNT};
 use rustix::mount::{MountFlags, mount};
 use rustix::time::{ClockId, Timespec, clock_settime};
 
-use super::{Sandbox, devices};
+use super::{Sandbox, devices, resize};
 use crate::syscalls::{ENTROPY_MAX, raise_loopback, reseed};
 
 /// Why a guest could not become a sandbox.
@@ -98,6 +99,7 @@ impl Sandbox {
             return Err(ConfigureError::Twice { id: id.clone() });
         }
         *identity = Some(id.to_owned());
+        self.boot_memory.store(resize::memory(), Ordering::Relaxed);
         Ok(())
     }
 }

@@ -3,11 +3,14 @@
 mod configure;
 mod devices;
 mod events;
+mod resize;
 mod shutdown;
 
 pub use configure::ConfigureError;
 pub use events::{EventError, Events};
+pub use resize::ResizeError;
 
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::container::Containers;
@@ -24,6 +27,8 @@ pub struct Sandbox {
     pub network: Network,
     /// The name it was given, once it has one.
     identity: Mutex<Option<String>>,
+    /// How much memory there was then, in bytes.
+    boot_memory: AtomicU64,
 }
 
 impl Sandbox {
@@ -35,6 +40,7 @@ impl Sandbox {
             events,
             network: Network::default(),
             identity: Mutex::default(),
+            boot_memory: AtomicU64::default(),
         }
     }
 

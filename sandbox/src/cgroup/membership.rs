@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use oci_spec::runtime::Spec;
 
-use super::{CgroupError, Hierarchies, folders, join, limit_memory, make, remove};
+use super::{CgroupError, Hierarchies, folders, join, make, remove};
 
 /// The groups that a spec names, made. Dropping it removes them: what was in them has ended by then.
 #[derive(Debug)]
@@ -46,14 +46,6 @@ impl Groups {
         };
         join(&self.folders, std::process::id().cast_signed())?;
         Ok(visit)
-    }
-
-    /// Limits the memory of all in them together.
-    ///
-    /// # Errors
-    /// When the kernel refuses.
-    pub fn limit_memory(&self, bytes: u64) -> Result<(), CgroupError> {
-        limit_memory(&self.folders, bytes)
     }
 }
 

@@ -95,6 +95,10 @@ pub struct Config {
     pub default_vcpus: u32,
     /// Most virtual CPUs one sandbox may have.
     pub max_vcpus: u32,
+    /// Guest memory in MiB that a sandbox can get while it runs.
+    pub spare_memory_mib: u64,
+    /// Virtual CPUs that a sandbox can get while it runs.
+    pub spare_vcpus: u32,
     /// Seconds a guest may take from its start until its agent answers.
     pub boot_timeout_seconds: u64,
     /// Whether sandboxes start from templates: `auto`, `manual` or `never`.
@@ -146,6 +150,8 @@ impl Config {
             memory_overhead_mib: 128,
             default_vcpus: 1,
             max_vcpus: 64,
+            spare_memory_mib: 16_384,
+            spare_vcpus: 3,
             boot_timeout_seconds: 60,
             template: TemplateChoice::Auto,
             template_directory: PathBuf::from("/run/cofferdam-templates"),

@@ -151,8 +151,7 @@ async fn prepare(
     let made = async {
         store.update(&launch.id, |record| record.helpers = helpers(&sandbox))?;
         if spec::memory_limit(&launch.spec).is_some() {
-            let all = size.memory.saturating_add(sandbox.overhead());
-            cgroup::limit_memory(&record.cgroups, all)?;
+            sandbox.limit_memory(&record.cgroups).await?;
         }
         make(&store, launch, &sandbox, &guest_spec, stdio).await
     };

@@ -19,7 +19,7 @@ use crate::id::ContainerId;
 use crate::sandbox::guest::Guest;
 use crate::sandbox::lifecycle::{Event, Lifecycle, WrongState};
 use crate::sandbox::process::{Process, Streams};
-use crate::spec::{GuestSpec, translate_apparmor};
+use crate::spec::{Demand, GuestSpec, translate_apparmor};
 use crate::state::{ExitStatus, Status};
 use crate::stdio::Stdio;
 
@@ -52,6 +52,7 @@ impl Container {
     ) -> Result<Self, SandboxError> {
         guest.take_name(id)?;
         let made = async {
+            guest.provide(id, Demand::of(&spec.spec)).await?;
             guest.share().show(&spec.entries).await?;
             let made = Self::make(guest, id, spec, stdio).await;
             if made.is_err()
@@ -63,6 +64,7 @@ impl Container {
         }
         .await;
         if made.is_err() {
+            guest.release(id).await;
             guest.free_name(id);
         }
         made
@@ -263,6 +265,7 @@ impl Container {
             }
         }
         self.inner.deleted.store(true, Ordering::Relaxed);
+        guest.release(&self.inner.id).await;
         guest.free_name(&self.inner.id);
         Ok(())
     }
@@ -312,11 +315,29 @@ impl Container {
         Ok(process)
     }
 
-    /// Changes its limits; what is not named stays.
+    /// Changes its limits; what is not named stays. The machine grows with them and shrinks again, where it can.
     ///
     /// # Errors
-    /// What the agent refused.
+    /// What the agent refused, and [`SandboxError::Backend`] when the host has not as much memory.
     pub async fn update(&self, resources: &LinuxResources) -> Result<(), SandboxError> {
+        let _alone = self.inner.change.lock().await;
+        let Inner { guest, id, .. } = &*self.inner;
+        let before = guest.demand(id).await;
+        let after = before.changed(resources);
+        // What is limited is there before it may be used, and goes when it may not any more.
+        guest.provide(id, before.larger(after)).await?;
+        let updated = self.change_limits(resources).await;
+        let demand = if updated.is_ok() { after } else { before };
+        if let Err(error) = guest.provide(id, demand).await {
+            tracing::warn!(
+                error = crate::error::chain(&error),
+                "the machine keeps its size"
+            );
+        }
+        updated
+    }
+
+    async fn change_limits(&self, resources: &LinuxResources) -> Result<(), SandboxError> {
         let mut request = UpdateContainerRequest::new();
         request.container_id = self.inner.id.to_string();
         request.resources = json(resources)?;

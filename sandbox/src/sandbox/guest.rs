@@ -17,6 +17,7 @@ use cofferdam_protocol::{
 
 use crate::error::SandboxError;
 use crate::id::ContainerId;
+use crate::sandbox::growth::Growth;
 use crate::sandbox::machine::{Machine, reason_of};
 use crate::sandbox::share::SharedEntries;
 use crate::timeline::{GuestTimes, Step};
@@ -31,6 +32,7 @@ const ENTROPY: usize = 64;
 /// A guest whose agent has answered.
 pub(crate) struct Guest {
     machine: Arc<Machine>,
+    growth: Growth,
     link: Link,
     agent: AgentClient,
     tokens: AtomicU64,
@@ -48,6 +50,7 @@ impl Guest {
     /// Waits for the agent, checks its version and gives the guest its identity.
     pub(crate) async fn greet(
         machine: Arc<Machine>,
+        growth: Growth,
         io: LinkIo,
         id: &str,
         hostname: &str,
@@ -99,6 +102,7 @@ impl Guest {
             Ok(Ok(agent)) => {
                 return Ok(Arc::new(Self {
                     machine,
+                    growth,
                     link,
                     agent,
                     tokens: AtomicU64::new(1),
@@ -140,6 +144,16 @@ impl Guest {
 
     fn names(&self) -> MutexGuard<'_, HashSet<ContainerId>> {
         self.names.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Its machine.
+    pub(crate) fn machine(&self) -> &Machine {
+        &self.machine
+    }
+
+    /// The size of its machine.
+    pub(crate) fn growth(&self) -> &Growth {
+        &self.growth
     }
 
     /// Whether its machine has ended.

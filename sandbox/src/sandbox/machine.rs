@@ -5,12 +5,12 @@ use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::Duration;
 
-use backend_api::{Backend, LinkIo, Nic, Share, Vm, VmConfig};
+use backend_api::{Backend, BackendError, LinkIo, Nic, Phase, Resize, Share, Vm, VmConfig};
 use backend_process::Exit;
 use cofferdam_protocol::SHARE_TAG;
 use sandbox_network::Namespace;
 use sandbox_share::{ShareConfig, ShareServer};
-use tokio::sync::{Mutex, watch};
+use tokio::sync::{Mutex, mpsc, oneshot, watch};
 
 use crate::backend;
 use crate::config::Config;
@@ -29,6 +29,13 @@ const LAST_WORDS: Duration = Duration::from_millis(500);
 /// Why the machine is no longer there; nothing while it is.
 pub(crate) type Gone = watch::Receiver<Option<String>>;
 
+/// Another size of its memory that a machine is to have.
+#[derive(Debug)]
+struct Order {
+    memory: u64,
+    done: oneshot::Sender<Result<(), BackendError>>,
+}
+
 /// A running machine. Dropping it ends it.
 #[derive(Debug)]
 pub(crate) struct Machine {
@@ -37,6 +44,7 @@ pub(crate) struct Machine {
     processes: Vec<u32>,
     share: SharedEntries,
     timeline: Timeline,
+    orders: mpsc::Sender<Order>,
     task: Mutex<Option<tokio::task::JoinHandle<()>>>,
 }
 
@@ -49,6 +57,7 @@ impl Machine {
         nics: Vec<Nic>,
         network: Option<&Namespace>,
         template: Option<File>,
+        spare: Size,
     ) -> Result<(Self, LinkIo), SandboxError> {
         let SandboxOptions {
             name,
@@ -72,6 +81,8 @@ impl Machine {
         });
         let wanted = VmConfig {
             nics,
+            spare_memory_bytes: spare.memory,
+            spare_vcpus: spare.vcpus,
             network: network.transpose().map_err(SandboxError::system(
                 "duplicate a network namespace's descriptor",
             ))?,
@@ -101,7 +112,8 @@ impl Machine {
         let processes = vm.pid().into_iter().chain(share.pid()).collect();
         let (stop, stopping) = watch::channel(false);
         let (gone_sender, gone) = watch::channel(None);
-        let task = tokio::spawn(watch_over(vm, share, stopping, gone_sender));
+        let (orders, ordered) = mpsc::channel(1);
+        let task = tokio::spawn(watch_over(vm, share, ordered, stopping, gone_sender));
         Ok((
             Self {
                 stop,
@@ -109,6 +121,7 @@ impl Machine {
                 processes,
                 share: entries,
                 timeline,
+                orders,
                 task: Mutex::new(Some(task)),
             },
             link,
@@ -145,6 +158,21 @@ impl Machine {
         &self.share
     }
 
+    /// Says how much memory the guest is to have, in bytes. It gets there in its own time.
+    pub(crate) async fn resize(&self, memory: u64) -> Result<(), SandboxError> {
+        const PHASE: &str = "changing the size of the virtual machine";
+        let (done, answer) = oneshot::channel();
+        // It fails when the machine's task has ended, and then there is no answer.
+        let _sent = self.orders.send(Order { memory, done }).await;
+        match answer.await {
+            Ok(resized) => Ok(resized?),
+            Err(_) => Err(SandboxError::Gone {
+                phase: PHASE,
+                reason: reason_of(self.gone()).await,
+            }),
+        }
+    }
+
     /// How it went, with the last words of guest and VMM; waits a moment for them, then says that nothing is known.
     pub(crate) async fn reason(&self, patience: Duration) -> Option<String> {
         tokio::time::timeout(patience, reason_of(self.gone()))
@@ -175,7 +203,9 @@ pub(crate) fn vm_config(config: &Config, name: &str, size: Size, share: Option<S
         initrd: config.initrd.clone(),
         cmdline: config.kernel_parameters.clone(),
         memory_bytes: size.memory,
+        spare_memory_bytes: 0,
         vcpus: size.vcpus,
+        spare_vcpus: 0,
         share,
         nics: Vec::new(),
         network: None,
@@ -197,6 +227,16 @@ async fn told_to(stopping: &mut watch::Receiver<bool>) {
     let _dropped = stopping.wait_for(|&stop| stop).await;
 }
 
+async fn resize(able: Option<&dyn Resize>, memory: u64) -> Result<(), BackendError> {
+    match able {
+        Some(able) => able.resize(memory).await,
+        None => Err(BackendError::State {
+            phase: Phase::Run,
+            state: "of a fixed size",
+        }),
+    }
+}
+
 /// How long the VMM may take to end before the end of its file server counts as the cause.
 fn ending(server: Exit) -> Duration {
     match server {
@@ -210,20 +250,11 @@ fn ending(server: Exit) -> Duration {
 async fn watch_over(
     mut vm: Box<dyn Vm>,
     mut share: ShareServer,
+    orders: mpsc::Receiver<Order>,
     mut stopping: watch::Receiver<bool>,
     gone: watch::Sender<Option<String>>,
 ) {
-    let reason = tokio::select! {
-        exit = vm.wait() => format!("the VMM {exit}"),
-        exit = share.wait() => match exit {
-            Ok(exit) => match tokio::time::timeout(ending(exit), vm.wait()).await {
-                Ok(exit) => format!("the VMM {exit}"),
-                Err(_) => format!("the file server {exit}{}", share.stderr()),
-            },
-            Err(error) => crate::error::chain(&error),
-        },
-        () = told_to(&mut stopping) => "it was stopped".to_owned(),
-    };
+    let reason = obey(&mut vm, &mut share, orders, &mut stopping).await;
     timeline::mark("the machine is to end", vm.pid());
     // Side by side: both have the guest's memory to give back.
     let (vm_ended, share_ended) = tokio::join!(vm.stop(), share.stop());
@@ -235,4 +266,30 @@ async fn watch_over(
     }
     timeline::mark("the machine has ended", None);
     gone.send_replace(Some(format!("{reason}{}", vm.diagnostics())));
+}
+
+/// Carries out what is ordered until the machine is to end; why it is.
+async fn obey(
+    vm: &mut Box<dyn Vm>,
+    share: &mut ShareServer,
+    mut orders: mpsc::Receiver<Order>,
+    stopping: &mut watch::Receiver<bool>,
+) -> String {
+    loop {
+        tokio::select! {
+            exit = vm.wait() => return format!("the VMM {exit}"),
+            exit = share.wait() => return match exit {
+                Ok(exit) => match tokio::time::timeout(ending(exit), vm.wait()).await {
+                    Ok(exit) => format!("the VMM {exit}"),
+                    Err(_) => format!("the file server {exit}{}", share.stderr()),
+                },
+                Err(error) => crate::error::chain(&error),
+            },
+            () = told_to(stopping) => return "it was stopped".to_owned(),
+            Some(order) = orders.recv() => {
+                // Whoever has ordered it may have gone.
+                let _told = order.done.send(resize(vm.resize(), order.memory).await);
+            }
+        }
+    }
 }

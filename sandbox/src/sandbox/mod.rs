@@ -1,6 +1,7 @@
 //! A sandbox: one virtual machine, which holds containers, which hold processes.
 
 mod container;
+mod growth;
 mod guest;
 mod lifecycle;
 mod loopback;
@@ -12,6 +13,7 @@ mod share;
 
 use std::fs::File;
 use std::os::fd::OwnedFd;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -32,6 +34,7 @@ use crate::boot_time::BootTime;
 use crate::config::Config;
 use crate::error::{SandboxError, chain};
 use crate::id::ContainerId;
+use crate::sandbox::growth::Growth;
 use crate::sandbox::guest::Guest;
 use crate::sandbox::loopback::Forwarding;
 use crate::sandbox::machine::{Machine, reason_of};
@@ -172,7 +175,6 @@ fn copies(nics: &[Nic]) -> Result<Vec<Nic>, SandboxError> {
 pub struct Sandbox {
     machine: Arc<Machine>,
     guest: Arc<Guest>,
-    overhead: u64,
     network: Option<Following>,
     forwarding: Option<Forwarding>,
     template_wanted: bool,
@@ -239,26 +241,28 @@ impl Sandbox {
         if template.is_some() {
             tracing::info!("starting a guest from a template");
         }
+        let able = backend.capabilities();
+        let spare = growth::spare(config, able, options.size);
         let (machine, link) =
-            Machine::start(backend, config, options, nics, namespace, template).await?;
+            Machine::start(backend, config, options, nics, namespace, template, spare).await?;
         let machine = Arc::new(machine);
+        let overhead = OVERHEAD
+            + match able.accelerator {
+                Accelerator::Emulation => TRANSLATIONS,
+                Accelerator::Kvm => 0,
+            };
         let guest = Guest::greet(
             Arc::clone(&machine),
+            Growth::new(config, options.size, spare, overhead),
             link,
             &options.name,
             &options.hostname,
             limit,
         )
         .await?;
-        let overhead = OVERHEAD
-            + match backend.capabilities().accelerator {
-                Accelerator::Emulation => TRANSLATIONS,
-                Accelerator::Kvm => 0,
-            };
         Ok(Self {
             machine,
             guest,
-            overhead,
             network: None,
             forwarding: None,
             template_wanted: false,
@@ -326,10 +330,13 @@ impl Sandbox {
         }
     }
 
-    /// Memory in bytes that it may take on the host beside that of its guest, generously.
-    #[must_use]
-    pub fn overhead(&self) -> u64 {
-        self.overhead
+    /// Limits the memory of these control groups of the host to what the machine needs for its size, generously, also when
+    /// that grows.
+    ///
+    /// # Errors
+    /// [`SandboxError::Cgroup`] when the kernel refuses.
+    pub async fn limit_memory(&self, groups: &[PathBuf]) -> Result<(), SandboxError> {
+        self.guest.limit_memory(groups).await
     }
 
     /// Pids of its VMM and its file server on the host.

@@ -19,4 +19,4 @@ pub use load::{LoadError, load};
 pub use namespaces::{Neighbours, Owner, network_path, sandbox_of};
 pub use network::{NetworkOf, network, rates};
 pub use rewrite::{GuestSpec, Rootfs, rewrite, rewrite_with};
-pub use size::{Size, memory_limit, size};
+pub use size::{Demand, Size, memory_limit, size, size_for};

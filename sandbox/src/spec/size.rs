@@ -1,6 +1,6 @@
 //! How large a virtual machine a spec asks for.
 
-use oci_spec::runtime::{LinuxResources, Spec};
+use oci_spec::runtime::{LinuxCpu, LinuxMemory, LinuxResources, Spec};
 
 use crate::config::Config;
 
@@ -15,31 +15,102 @@ pub struct Size {
 
 const MIB: u64 = 1 << 20;
 
-/// The container's own limits, as whole MiB and processors, with room for the guest's kernel; the configuration's
-/// defaults where it sets none. The limits themselves are enforced by the guest's cgroups.
+/// The kernel's own, in microseconds.
+const PERIOD: u64 = 100_000;
+
+/// What a container may use at most, as far as it is limited.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Demand {
+    /// Bytes of memory; 0: no limit.
+    memory: u64,
+    /// Microseconds of processors' time in each period; 0: no limit.
+    quota: u64,
+    /// Microseconds; 0: as the kernel has it.
+    period: u64,
+}
+
+impl Demand {
+    /// What a spec allows.
+    #[must_use]
+    pub fn of(spec: &Spec) -> Self {
+        resources(spec).map_or_else(Self::default, |resources| {
+            Self::default().changed(resources)
+        })
+    }
+
+    /// What is allowed after an update. As engines fill those, nothing and 0 mean that a limit stays, and what is below 0
+    /// takes it away.
+    #[must_use]
+    pub fn changed(self, resources: &LinuxResources) -> Self {
+        let after = |limit: Option<i64>, before| match limit {
+            None | Some(0) => before,
+            Some(limit) => u64::try_from(limit).unwrap_or(0),
+        };
+        let memory = resources.memory().as_ref();
+        let cpu = resources.cpu().as_ref();
+        let period = cpu.and_then(LinuxCpu::period);
+        Self {
+            memory: after(memory.and_then(LinuxMemory::limit), self.memory),
+            quota: after(cpu.and_then(LinuxCpu::quota), self.quota),
+            period: period.filter(|&period| period > 0).unwrap_or(self.period),
+        }
+    }
+
+    /// What is needed for one as well as for the other.
+    #[must_use]
+    pub fn larger(self, other: Self) -> Self {
+        let cpu = if self.thousandths() < other.thousandths() {
+            other
+        } else {
+            self
+        };
+        Self {
+            memory: self.memory.max(other.memory),
+            ..cpu
+        }
+    }
+
+    /// Of a processor.
+    fn thousandths(self) -> u64 {
+        let period = match self.period {
+            0 => PERIOD,
+            period => period,
+        };
+        let all = (u128::from(self.quota) * 1000).div_ceil(u128::from(period));
+        u64::try_from(all).unwrap_or(u64::MAX)
+    }
+}
+
+/// The containers' own limits together, as whole MiB and processors, with room for the guest's kernel; the configuration's
+/// defaults where none sets any. The limits themselves are enforced by the guest's cgroups.
 #[must_use]
-pub fn size(spec: &Spec, config: &Config) -> Size {
-    let memory = match memory_limit(spec) {
-        Some(bytes) => bytes
-            .div_ceil(MIB)
+pub fn size_for(demands: &[Demand], config: &Config) -> Size {
+    let sum = |of: fn(Demand) -> u64| {
+        demands
+            .iter()
+            .map(|&demand| of(demand))
+            .fold(0, u64::saturating_add)
+    };
+    let memory = match sum(|demand| demand.memory.div_ceil(MIB)) {
+        0 => config.default_memory_mib,
+        mebibytes => mebibytes
             .saturating_add(config.memory_overhead_mib)
             .max(config.default_memory_mib),
-        None => config.default_memory_mib,
     };
-    let cpu = resources(spec).and_then(|resources| resources.cpu().as_ref());
-    let vcpus = cpu
-        .and_then(|cpu| {
-            let quota = u64::try_from(cpu.quota()?)
-                .ok()
-                .filter(|&quota| quota > 0)?;
-            let period = cpu.period().filter(|&period| period > 0).unwrap_or(100_000);
-            u32::try_from(quota.div_ceil(period)).ok()
-        })
+    let vcpus = u32::try_from(sum(Demand::thousandths).div_ceil(1000))
+        .ok()
+        .filter(|&vcpus| vcpus > 0)
         .unwrap_or(config.default_vcpus);
     Size {
         memory: memory.saturating_mul(MIB),
         vcpus: vcpus.clamp(1, config.max_vcpus),
     }
+}
+
+/// The size for one container.
+#[must_use]
+pub fn size(spec: &Spec, config: &Config) -> Size {
+    size_for(&[Demand::of(spec)], config)
 }
 
 /// The container's memory limit in bytes, if it has one.
@@ -103,5 +174,66 @@ mod tests {
             huge.vcpus, config.default_vcpus,
             "no number of processors at all"
         );
+    }
+    #[test]
+    fn containers_of_a_pod_add_up() {
+        let config = Config::default();
+        let demand = |text: &str| Demand::of(&spec(text));
+        let unlimited = demand("{}");
+        let half = demand(r#"{"memory":{"limit":209715200},"cpu":{"quota":50000}}"#);
+        let one =
+            demand(r#"{"memory":{"limit":314572800},"cpu":{"quota":100000,"period":100000}}"#);
+        let all = size_for(&[unlimited, half, one], &config);
+        assert_eq!(all.memory, (500 + config.memory_overhead_mib) * MIB);
+        assert_eq!(all.vcpus, 2);
+        assert_eq!(size_for(&[half, half], &config).vcpus, 1);
+        let none = Size {
+            memory: config.default_memory_mib * MIB,
+            vcpus: config.default_vcpus,
+        };
+        assert_eq!(size_for(&[], &config), none);
+        assert_eq!(size_for(&[unlimited, unlimited], &config), none);
+    }
+
+    #[test]
+    fn an_update_changes_what_it_names() {
+        let resources = |text: &str| serde_json::from_str::<LinuxResources>(text).unwrap();
+        let before = Demand::of(&spec(
+            r#"{"memory":{"limit":209715200},"cpu":{"quota":50000,"period":50000}}"#,
+        ));
+        for (update, memory, quota, period) in [
+            ("{}", 209_715_200, 50_000, 50_000),
+            (
+                r#"{"memory":{"limit":0},"cpu":{"quota":0,"period":0}}"#,
+                209_715_200,
+                50_000,
+                50_000,
+            ),
+            (
+                r#"{"memory":{"limit":-1},"cpu":{"quota":-1}}"#,
+                0,
+                0,
+                50_000,
+            ),
+            (
+                r#"{"memory":{"limit":1},"cpu":{"quota":7,"period":9}}"#,
+                1,
+                7,
+                9,
+            ),
+        ] {
+            let expected = Demand {
+                memory,
+                quota,
+                period,
+            };
+            assert_eq!(before.changed(&resources(update)), expected, "{update}");
+        }
+        let other = before.changed(&resources(
+            r#"{"memory":{"limit":1},"cpu":{"quota":100001}}"#,
+        ));
+        let both = before.larger(other);
+        assert_eq!(both, other.larger(before));
+        assert_eq!((both.memory, both.thousandths()), (209_715_200, 2001));
     }
 }

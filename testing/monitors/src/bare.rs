@@ -18,6 +18,7 @@ pub fn run(kernel: &Path, image: &Path, memory_mib: u64, command_line: &str) -> 
         open("/dev/kvm", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty()).context("open KVM")?;
     let config = Config {
         memory_bytes: memory_mib << 20,
+        growth_bytes: 0,
         backing: Backing::Private,
         vcpus: 1,
     };

@@ -175,6 +175,8 @@ async fn machine(program: &Path, guest: &Guest) -> Result<Box<dyn Vm>> {
         initrd: guest.image.clone(),
         cmdline: Vec::new(),
         memory_bytes: guest.memory_mib << 20,
+        spare_memory_bytes: 0,
+        spare_vcpus: 0,
         vcpus: 1,
         share: None,
         nics: Vec::new(),

@@ -5,7 +5,7 @@
 //! come from one build, and a VMM lives no longer than its driver. When the driver hangs up, the VMM ends.
 //!
 //! ```text
-//!   Create ──▶ Boot ──▶ Pause ⇄ Resume, Stats … ──▶ Stop, or the driver hangs up
+//!   Create ──▶ Boot ──▶ Pause ⇄ Resume, Resize, Stats … ──▶ Stop, or the driver hangs up
 //! ```
 //!
 //! What anything may be of is bounded here: a message by [`MESSAGE_LIMIT`], descriptors by [`DESCRIPTOR_LIMIT`].
@@ -39,6 +39,12 @@ pub enum Request {
     Pause,
     /// Lets them go on.
     Resume,
+    /// Says how much memory the guest is to have, in bytes: what it began with and a multiple of [`MEMORY_STEP`], at most
+    /// [`Create::growth_bytes`]. It gets there in its own time.
+    Resize {
+        /// All of it.
+        memory_bytes: u64,
+    },
     /// Asks for [`Reply::Stats`].
     Stats,
     /// Ends the machine and its process.
@@ -73,6 +79,8 @@ pub struct Create {
     pub command_line: String,
     /// In bytes.
     pub memory_bytes: u64,
+    /// How much more it may become by [`Request::Resize`], in bytes: a multiple of [`MEMORY_STEP`].
+    pub growth_bytes: u64,
     /// Virtual CPUs.
     pub vcpus: u8,
     /// A stream that takes what the guest writes on its console.
@@ -84,6 +92,9 @@ pub struct Create {
     /// Network cards.
     pub nics: Vec<Nic>,
 }
+
+/// A machine grows and shrinks by multiples of this, in bytes.
+pub const MEMORY_STEP: u64 = 2 << 20;
 
 /// The port of the host where a guest finds its link.
 pub const LINK_PORT: u32 = 1024;

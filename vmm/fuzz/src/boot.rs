@@ -25,7 +25,7 @@ fn file() -> File {
 pub fn run(data: &[u8]) {
     let mut input = Input::new(data);
     let (size, memory) = &MEMORY[input.below(2)];
-    let ram = memory.get_or_init(|| GuestRam::new(*size, Backing::Private).expect("memory"));
+    let ram = memory.get_or_init(|| GuestRam::new(*size, 0, Backing::Private).expect("memory"));
     let image_size = match input.byte() & 7 {
         0..=2 => None,
         3 | 4 => Some(u64::from(input.short())),

@@ -123,9 +123,11 @@ pub const WORK: [Rule; 7] = [
 ];
 
 /// What only the thread does that serves devices.
-pub const DEVICES: [Rule; 1] = [
+pub const DEVICES: [Rule; 2] = [
     // It waits for events.
     Rule::call(libc::SYS_epoll_wait),
+    // Memory that comes and goes is a file in memory, as long as what is there of it.
+    Rule::call(libc::SYS_ftruncate),
 ];
 
 /// What only the thread of a virtual CPU does.

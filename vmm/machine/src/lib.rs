@@ -29,5 +29,5 @@ pub use boot::Guest;
 pub use bus::{SLOTS, Slot};
 pub use error::Error;
 pub use machine::{Config, Machine};
-pub use memory::{Backing, GuestRam};
+pub use memory::{Backing, Growth, GuestRam};
 pub use vcpu::{Exits, Outcome};

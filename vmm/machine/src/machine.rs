@@ -16,7 +16,7 @@ use vmm_virtio::{Device, EventLoop, Memory, Transport};
 use crate::Error;
 use crate::boot::{self, Guest, Loading};
 use crate::bus::{Bus, Slot};
-use crate::memory::{Backing, GuestRam};
+use crate::memory::{Backing, Growth, GuestRam};
 use crate::vcpu::{Exits, Outcome, Vcpus};
 use crate::x86_64::ioapic::{IoApic, Message};
 use crate::x86_64::mptable::Shape;
@@ -30,6 +30,8 @@ pub const MAX_VCPUS: u8 = 64;
 pub struct Config {
     /// Memory, in bytes: whole MiB, at least 64.
     pub memory_bytes: u64,
+    /// Memory that can come while the guest runs, in bytes: whole multiples of 2 MiB.
+    pub growth_bytes: u64,
     /// What the memory is made of.
     pub backing: Backing,
     /// Virtual CPUs, 1 to 64.
@@ -68,7 +70,10 @@ impl Machine {
                 "a machine has whole MiB of memory, at least 64",
             ));
         }
-        let ram = GuestRam::new(config.memory_bytes, config.backing)?;
+        if !config.growth_bytes.is_multiple_of(2 << 20) {
+            return Err(Error::Shape("a machine grows by multiples of 2 MiB"));
+        }
+        let ram = GuestRam::new(config.memory_bytes, config.growth_bytes, config.backing)?;
         let loading = Loading::start(ram.clone(), guest)?;
         let kvm = open(kvm)?;
         let vm = kvm.create_vm().map_err(Error::kvm("create a machine"))?;
@@ -113,6 +118,12 @@ impl Machine {
     #[must_use]
     pub fn memory(&self) -> Arc<Memory> {
         self.ram.shared()
+    }
+
+    /// Where memory can come while the guest runs: a device has to tell the guest.
+    #[must_use]
+    pub fn growth(&self) -> Option<&Growth> {
+        self.ram.growth()
     }
 
     /// Puts a device into a free place. A guest that runs already is told by its agent to look there.

@@ -35,32 +35,67 @@ pub enum Backing {
 #[derive(Debug, Clone)]
 pub struct GuestRam {
     memory: Arc<Memory>,
+    growth: Option<Growth>,
+}
+
+/// Memory that comes while the guest runs. It is one file in memory, whose length is 0 at first: nobody gets at what is
+/// behind its end, neither the guest nor a device, wherever that runs; who tries all the same comes to harm.
+#[derive(Debug, Clone)]
+pub struct Growth {
+    /// Where the guest will find it.
+    pub address: GuestAddress,
+    /// How many bytes there can be.
+    pub size: u64,
+    /// The file, mapped as a whole.
+    pub file: Arc<File>,
 }
 
 impl GuestRam {
-    /// Reserves memory; the host gives it page by page as the guest touches it.
+    /// Reserves memory; the host gives it page by page as the guest touches it. `more` bytes can come later.
     ///
     /// # Errors
     /// [`Error::System`] when the host has no address space or no descriptor left.
-    pub fn new(bytes: u64, backing: Backing) -> Result<Self, Error> {
-        let regions = layout::ram(bytes)
+    pub fn new(bytes: u64, more: u64, backing: Backing) -> Result<Self, Error> {
+        let mut regions = layout::ram(bytes)
             .into_iter()
             .map(|(start, size)| region(start, size, backing))
             .collect::<io::Result<Vec<_>>>()
             .map_err(Error::system("reserve the guest's memory"))?;
+        let mut growth = None;
+        if more > 0 {
+            let (region, place) =
+                growing(bytes, more).map_err(Error::system("reserve memory that comes later"))?;
+            regions.push(region);
+            growth = Some(place);
+        }
         let memory = Memory::from_regions(regions).map_err(|error| Error::System {
             action: "lay out the guest's memory",
             source: io::Error::other(error),
         })?;
         Ok(Self {
             memory: Arc::new(memory),
+            growth,
         })
+    }
+
+    /// What can come later.
+    #[must_use]
+    pub fn growth(&self) -> Option<&Growth> {
+        self.growth.as_ref()
     }
 
     /// As devices see it.
     #[must_use]
     pub fn shared(&self) -> Arc<Memory> {
         Arc::clone(&self.memory)
+    }
+
+    /// Guest address and length of each region that is memory from the beginning.
+    pub(crate) fn at_boot(&self) -> impl Iterator<Item = (u64, u64)> + '_ {
+        let later = self.growth.as_ref().map(|growth| growth.address.0);
+        self.regions()
+            .map(|(start, size, _)| (start, size))
+            .filter(move |&(start, _)| Some(start) != later)
     }
 
     /// Guest address, length and host address of each region.
@@ -78,15 +113,40 @@ fn region(start: GuestAddress, size: usize, backing: Backing) -> io::Result<Gues
     let file = match backing {
         Backing::Private => None,
         Backing::Shared => {
-            let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
-            let file = memfd_create(c"guest-memory", flags)?;
+            let file = file(MemfdFlags::ALLOW_SEALING)?;
             ftruncate(&file, size as u64)?;
             // Who it is shared with could make it shorter else, and whoever touches what is gone is killed.
             fcntl_add_seals(&file, SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL)?;
-            Some(File::from(file))
+            Some(Arc::new(file))
         }
     };
-    let pointer = map(size, file.as_ref())?;
+    mapped(start, size, file)
+}
+
+/// Room for memory that comes later, all of it behind the end of its file.
+fn growing(bytes: u64, more: u64) -> io::Result<(GuestRegionMmap<()>, Growth)> {
+    let address = layout::growth(bytes).ok_or(io::ErrorKind::OutOfMemory)?;
+    let size = usize::try_from(more).map_err(|_| io::ErrorKind::OutOfMemory)?;
+    // Its length changes, so it cannot be sealed: whoever it is shared with can end the machine by cutting it.
+    let file = Arc::new(file(MemfdFlags::empty())?);
+    let growth = Growth {
+        address,
+        size: more,
+        file: Arc::clone(&file),
+    };
+    Ok((mapped(address, size, Some(file))?, growth))
+}
+
+fn file(flags: MemfdFlags) -> io::Result<File> {
+    Ok(memfd_create(c"guest-memory", flags | MemfdFlags::CLOEXEC)?.into())
+}
+
+fn mapped(
+    start: GuestAddress,
+    size: usize,
+    file: Option<Arc<File>>,
+) -> io::Result<GuestRegionMmap<()>> {
+    let pointer = map(size, file.as_deref())?;
     let protection = libc::PROT_READ | libc::PROT_WRITE;
     // SAFETY: the mapping was made with this size and protection, and is never unmapped.
     let builder = unsafe { MmapRegionBuilder::new(size).with_raw_mmap_pointer(pointer) }
@@ -94,7 +154,7 @@ fn region(start: GuestAddress, size: usize, backing: Backing) -> io::Result<Gues
     let builder = match file {
         Some(file) => builder
             .with_mmap_flags(libc::MAP_SHARED)
-            .with_file_offset(FileOffset::new(file, 0)),
+            .with_file_offset(FileOffset::from_arc(file, 0)),
         None => builder.with_mmap_flags(libc::MAP_PRIVATE | libc::MAP_ANONYMOUS),
     };
     let region = builder.build().map_err(io::Error::other)?;
@@ -135,4 +195,24 @@ fn map(size: usize, file: Option<&File>) -> io::Result<*mut u8> {
         let _ = unsafe { libc::madvise(mapped, size, advice) };
     }
     Ok(aligned)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn memory_that_comes_later_is_none_yet() {
+        let ram = GuestRam::new(64 << 20, 1 << 30, Backing::Private).expect("memory");
+        assert_eq!(ram.at_boot().collect::<Vec<_>>(), [(0, 64 << 20)]);
+        let regions: Vec<_> = ram
+            .regions()
+            .map(|(start, size, _)| (start, size))
+            .collect();
+        assert_eq!(regions, [(0, 64 << 20), (4 << 30, 1 << 30)]);
+        let growth = ram.growth().expect("it can grow");
+        assert_eq!(growth.file.metadata().expect("a file").len(), 0);
+        let fixed = GuestRam::new(64 << 20, 0, Backing::Private).expect("memory");
+        assert!(fixed.growth().is_none());
+    }
 }

@@ -259,6 +259,67 @@ pub async fn a_paused_guest_stands_still(fixture: &Fixture) {
     }
 }
 
+/// Memory and processors come and go while a guest runs. Backends that can't do that say so, and refuse to make such a
+/// machine.
+pub async fn a_guest_grows_and_shrinks(fixture: &Fixture) {
+    let mut config = fixture.config(&[guest::SIZES]);
+    config.spare_memory_bytes = 512 << 20;
+    config.spare_vcpus = 1;
+    if !fixture.backend.capabilities().resize {
+        return assert_unsupported(refused(fixture, config).await, "spare");
+    }
+    let boot = config.memory_bytes;
+    let (mut vm, mut link) = fixture.boot(config).await;
+    said(&*vm, guest::READY).await;
+    let console = vm.diagnostics().console;
+    assert!(console.contains(&format!("{}1", guest::CPUS)), "{console}");
+    let resize = vm.resize().expect("it can");
+    for wrong in [boot - (2 << 20), boot + (1 << 20), boot + (514 << 20)] {
+        let error = resize.resize(wrong).await.expect_err("no such size");
+        assert!(matches!(error, BackendError::Monitor { .. }), "{error}");
+    }
+    let error = resize.resize(1 << 50).await.expect_err("too much");
+    assert!(matches!(error, BackendError::NoMemory { .. }), "{error}");
+    resize.resize(boot + (256 << 20)).await.expect("grows");
+    said(&*vm, &format!("{}256", guest::MORE)).await;
+    said(&*vm, &format!("{}2", guest::CPUS)).await;
+    said(&*vm, guest::ENOUGH).await;
+    let resize = vm.resize().expect("it can");
+    resize.resize(boot).await.expect("shrinks");
+    said(&*vm, &format!("{}0", guest::MORE)).await;
+    echo(&*vm, &mut link).await;
+    vm.stop().await.expect("stops");
+}
+
+/// A machine that was made without spare memory gets none.
+pub async fn a_machine_without_spares_keeps_its_size(fixture: &Fixture) {
+    let config = fixture.config(&[]);
+    let boot = config.memory_bytes;
+    let (mut vm, mut link) = fixture.boot(config).await;
+    assert_eq!(vm.resize().is_some(), fixture.backend.capabilities().resize);
+    if let Some(resize) = vm.resize() {
+        resize.resize(boot).await.expect("it has that size");
+        let error = resize.resize(boot + (2 << 20)).await.expect_err("no more");
+        assert!(error.to_string().contains("not to grow"), "{error}");
+    }
+    echo(&*vm, &mut link).await;
+    vm.stop().await.expect("stops");
+    if let Some(resize) = vm.resize() {
+        let error = resize.resize(boot).await.expect_err("it is stopped");
+        assert!(matches!(error, BackendError::State { .. }), "{error}");
+    }
+}
+
+/// Waits until the guest has written this on its console.
+async fn said(vm: &dyn Vm, words: &str) {
+    let written = async {
+        while !vm.diagnostics().console.contains(words) {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    within(words, vm, written).await;
+}
+
 async fn refused(fixture: &Fixture, config: crate::VmConfig) -> BackendError {
     fixture
         .create(config)

@@ -35,6 +35,18 @@ pub const FLOOD: &str = "conformance.flood";
 /// What a guest writes after its flood.
 pub const FLOODED: &str = "conformance: flooded";
 
+/// Makes the guest tell of more memory and processors as they come, and of their going, before it serves.
+pub const SIZES: &str = "conformance.sizes";
+
+/// What a guest writes before the number of MiB that it has got beyond those of its boot.
+pub const MORE: &str = "conformance: more ";
+
+/// What such a guest writes when it has counted what it booted with.
+pub const READY: &str = "conformance: ready";
+
+/// What it writes when it has no use for more any longer.
+pub const ENOUGH: &str = "conformance: enough";
+
 /// What a guest writes before the number of its CPUs.
 pub const CPUS: &str = "conformance: cpus ";
 
@@ -53,6 +65,20 @@ if asked conformance.flood; then
     $b yes "$($b printf '%01000d' 0)" | $b head -c 300000 >/dev/console
     say
     say "conformance: flooded"
+fi
+if asked conformance.sizes; then
+    total() { set -- $($b grep MemTotal /proc/meminfo); echo $(($2 / 1024)); }
+    boot=$(total)
+    say "conformance: ready"
+    while [ $(($(total) - boot)) -lt 256 ]; do $b sleep 0.1; done
+    say "conformance: more $(($(total) - boot))"
+    echo 1 >/sys/devices/system/cpu/cpu1/online
+    say "conformance: cpus $($b nproc)"
+    echo 0 >/sys/devices/system/cpu/cpu1/online
+    say "conformance: cpus $($b nproc)"
+    say "conformance: enough"
+    while [ $(($(total) - boot)) -gt 0 ]; do $b sleep 0.1; done
+    say "conformance: more $(($(total) - boot))"
 fi
 if [ -f /job ]; then $b sh /job >/dev/console 2>&1; fi
 for word in $($b cat /proc/cmdline); do

@@ -41,7 +41,9 @@ impl Fixture {
             initrd: self.initrd.clone(),
             cmdline: parameters.iter().map(|&word| word.to_owned()).collect(),
             memory_bytes: 128 << 20,
+            spare_memory_bytes: 0,
             vcpus: 1,
+            spare_vcpus: 0,
             share: None,
             nics: Vec::new(),
             network: None,
@@ -91,6 +93,8 @@ macro_rules! conformance_tests {
             a_panic_shows_the_end_of_the_console
             a_guest_that_floods_its_console_does_no_harm
             a_paused_guest_stands_still
+            a_guest_grows_and_shrinks
+            a_machine_without_spares_keeps_its_size
             copies_go_on_where_their_template_stopped
             a_template_of_a_guest_that_is_not_well_is_none
             a_damaged_template_is_refused

@@ -57,17 +57,15 @@ impl Machine {
         // Before they are made: nobody else would know of them.
         write(&record, bundle)?;
         let groups = Groups::of(spec).map_err(unaccounted)?;
-        let memory = options.size.memory;
         let visit = groups.visit().map_err(unaccounted)?;
         let sandbox = Sandbox::boot(config, options).await;
         drop(visit);
         let sandbox = sandbox.map_err(failed)?;
-        if spec::memory_limit(spec).is_some() {
-            let all = memory.saturating_add(sandbox.overhead());
-            if let Err(error) = groups.limit_memory(all) {
-                sandbox.kill().await;
-                return Err(unaccounted(error));
-            }
+        if spec::memory_limit(spec).is_some()
+            && let Err(error) = sandbox.limit_memory(groups.folders()).await
+        {
+            sandbox.kill().await;
+            return Err(failed(error));
         }
         let pid = sandbox.processes().first().copied().unwrap_or_default();
         let record = Record {

@@ -98,7 +98,9 @@ pub async fn run_with(
             initrd,
             cmdline: Vec::new(),
             memory_bytes: 192 << 20,
+            spare_memory_bytes: 0,
             vcpus: 1,
+            spare_vcpus: 0,
             share: Some(Share {
                 tag: "cofferdam".to_owned(),
                 socket: server.vmm_socket().expect("the first call gets it"),

@@ -5,6 +5,7 @@ mod boot_time;
 mod images;
 mod install;
 mod kills;
+mod resize;
 mod run;
 
 use std::time::Duration;

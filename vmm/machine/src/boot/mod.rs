@@ -79,10 +79,7 @@ pub(crate) fn load(ram: &GuestRam, guest: &mut Guest) -> Result<Loaded, Error> {
     let begun = Instant::now();
     let memory = ram.shared();
     let (entry, end, header) = kernel(&memory, &mut guest.kernel)?;
-    let low_end = ram
-        .regions()
-        .next()
-        .map_or(0, |(start, size, _)| start + size);
+    let low_end = ram.at_boot().next().map_or(0, |(start, size)| start + size);
     let image = match &mut guest.image {
         Some(file) => image(&memory, file, end, low_end)?,
         None => (0, 0),
@@ -125,8 +122,13 @@ pub(crate) fn describe(
         })
         .and_then(|()| mptable::write(&memory, shape))
         .and_then(|()| {
-            let regions = ram.regions().map(|(start, size, _)| (start, size));
-            params::write(&memory, loaded.header, line.len(), loaded.image, regions)
+            params::write(
+                &memory,
+                loaded.header,
+                line.len(),
+                loaded.image,
+                ram.at_boot(),
+            )
         });
     written.map_err(|error| Error::System {
         action: "write the boot parameters",

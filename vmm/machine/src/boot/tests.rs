@@ -12,7 +12,7 @@ const MEMORY: u64 = 64 << 20;
 const ENTRY: u64 = 0x100_0000;
 
 fn ram() -> GuestRam {
-    GuestRam::new(MEMORY, Backing::Private).expect("memory")
+    GuestRam::new(MEMORY, 0, Backing::Private).expect("memory")
 }
 
 fn file(bytes: &[u8]) -> File {

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   0 ── zero page, page tables, command line ── 639 KiB ── MP table ── 1 MiB ── kernel … image ── 3 GiB
-//!   3.25 GiB ── devices     4 GiB ── more memory
+//!   3.25 GiB ── devices     4 GiB ── more memory     a multiple of 2 GiB ── memory that comes while the guest runs
 //! ```
 
 use vm_memory::GuestAddress;
@@ -60,6 +60,15 @@ pub const LAPIC: u32 = 0xfee0_0000;
 /// Three pages that KVM needs on processors that cannot run real mode in a guest.
 pub const TSS: usize = 0xfffb_d000;
 
+/// What memory that comes later is aligned to: the largest piece in which Linux takes memory up.
+const PIECE: u64 = 2 << 30;
+
+/// Where memory begins that comes while the guest runs, behind this many bytes that are there at once.
+pub fn growth(bytes: u64) -> Option<GuestAddress> {
+    let end = HOLE_END.checked_add(bytes.saturating_sub(HOLE))?;
+    end.checked_next_multiple_of(PIECE).map(GuestAddress)
+}
+
 /// Where memory is, for this many bytes of it.
 pub fn ram(bytes: u64) -> Vec<(GuestAddress, usize)> {
     let low = bytes.min(HOLE);
@@ -73,6 +82,15 @@ pub fn ram(bytes: u64) -> Vec<(GuestAddress, usize)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn memory_that_comes_later_is_behind_all_other() {
+        assert_eq!(growth(64 << 20), Some(GuestAddress(4 << 30)));
+        assert_eq!(growth(HOLE), Some(GuestAddress(4 << 30)));
+        assert_eq!(growth(HOLE + 1), Some(GuestAddress(6 << 30)));
+        assert_eq!(growth(8 << 30), Some(GuestAddress(10 << 30)));
+        assert_eq!(growth(u64::MAX), None);
+    }
 
     #[test]
     fn memory_has_a_hole() {
