@@ -82,6 +82,10 @@ fn run(machine: &mut Option<Sandbox>) -> anyhow::Result<()> {
         };
         let reply = answer.unwrap_or_else(|error| Reply::Failed(format!("{error:#}")));
         vmm_control::send(&control, &reply, &[]).context("answer the driver")?;
+        if let (Reply::Booted(_), Some(machine)) = (&reply, &*machine) {
+            // Not earlier: a guest may end at once, and this process with it.
+            machine.resume();
+        }
     }
 }
 

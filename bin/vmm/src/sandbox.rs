@@ -143,7 +143,8 @@ impl Sandbox {
         })
     }
 
-    /// Starts the virtual CPUs, and confines the calling thread: it makes no machine any more. Answers when all that was.
+    /// Makes all ready for the guest, and confines the calling thread: it makes no machine any more. The virtual CPUs wait for
+    /// [`resume`](Self::resume). Answers when all that was.
     ///
     /// # Errors
     /// When it was booted, when the guest does not fit, and what KVM refuses.
@@ -155,10 +156,8 @@ impl Sandbox {
         let ended = move |outcome| end(outcome, &last_words);
         let loading = self.machine.boot(line, Arc::new(begin), Box::new(ended))?;
         self.jail.main.apply()?;
-        let processors = clock::now();
-        self.machine.resume();
         Ok(Times {
-            processors,
+            processors: clock::now(),
             loading: u64::try_from(loading.as_nanos()).unwrap_or(u64::MAX),
             ..self.times
         })

@@ -59,7 +59,7 @@ pub enum Reply {
     Done,
     /// It cannot be done: why, in words.
     Failed(String),
-    /// The virtual CPUs run.
+    /// The virtual CPUs run from now on: however soon the guest ends, this is told before.
     Booted(Times),
     /// Counters.
     Stats(Stats),
