@@ -10,6 +10,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
+use backend_qemu::tsc_khz;
 use cofferdam_protocol::link::Link;
 use cofferdam_protocol::{HelloRequest, LINK_PORT, PROTOCOL_VERSION, connect_agent, no_deadline};
 use tokio::net::UnixStream;
@@ -23,6 +24,8 @@ pub const QEMU: &str = "qemu-system-x86_64";
 /// A machine that is not up then never will be.
 const LIMIT: Duration = Duration::from_secs(60);
 
+const RATE: &str = "cannot find the rate of the time stamp counter";
+
 /// Boots once; the time from QEMU's start until the agent has answered.
 pub fn measure(prefix: &Path) -> Result<Duration> {
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -30,14 +33,15 @@ pub fn measure(prefix: &Path) -> Result<Duration> {
         .build()
         .context("cannot start a runtime")?;
     runtime.block_on(async {
-        match tokio::time::timeout(LIMIT, boot(prefix)).await {
+        let khz = tsc_khz().await.context(RATE)?;
+        match tokio::time::timeout(LIMIT, boot(prefix, khz)).await {
             Ok(done) => done,
             Err(_) => bail!("the agent has not answered within {LIMIT:?}"),
         }
     })
 }
 
-async fn boot(prefix: &Path) -> Result<Duration> {
+async fn boot(prefix: &Path, khz: u64) -> Result<Duration> {
     let (ours, theirs) = std::os::unix::net::UnixStream::pair().context("cannot make a socket")?;
     ours.set_nonblocking(true)
         .context("cannot make a socket that does not block")?;
@@ -45,7 +49,7 @@ async fn boot(prefix: &Path) -> Result<Duration> {
     let theirs = OwnedFd::from(theirs);
     rustix::io::fcntl_setfd(&theirs, rustix::io::FdFlags::empty())
         .context("cannot hand a socket over")?;
-    let mut command = command(prefix, theirs.as_raw_fd())?;
+    let mut command = command(prefix, theirs.as_raw_fd(), khz);
     let start = Instant::now();
     let _machine = Machine(command.spawn().context("cannot start QEMU")?);
     drop(theirs);
@@ -61,14 +65,15 @@ async fn boot(prefix: &Path) -> Result<Duration> {
     Ok(start.elapsed())
 }
 
-fn command(prefix: &Path, link: i32) -> Result<Command> {
+fn command(prefix: &Path, link: i32, khz: u64) -> Command {
     let files = prefix.join("lib/cofferdam");
     let mut command = Command::new(QEMU);
     machine(
         &mut command,
         &files.join("vmlinux"),
         &files.join("initramfs.cpio"),
-    )?;
+        khz,
+    );
     command
         .args(["-chardev", &format!("socket,id=link,fd={link}")])
         .args(["-device", "virtio-serial-device,max_ports=2"])
@@ -79,16 +84,20 @@ fn command(prefix: &Path, link: i32) -> Result<Command> {
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(Stdio::null());
-    Ok(command)
+    command
+}
+
+/// The rate of the time stamp counter in kHz, for [`machine`].
+pub fn rate() -> Result<u64> {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .build()
+        .and_then(|runtime| runtime.block_on(tsc_khz()))
+        .context(RATE)
 }
 
 /// Gives QEMU a machine like a sandbox's, with this guest and no other device than the source of random numbers.
-pub fn machine(command: &mut Command, kernel: &Path, image: &Path) -> Result<()> {
-    let khz = tokio::runtime::Builder::new_current_thread()
-        .enable_time()
-        .build()
-        .and_then(|runtime| runtime.block_on(backend_qemu::tsc_khz()))
-        .context("cannot find the rate of the time stamp counter")?;
+pub fn machine(command: &mut Command, kernel: &Path, image: &Path, khz: u64) {
     command
         .args(["-machine", "microvm,acpi=off,x-option-roms=off,rtc=on,auto-kernel-cmdline=on"])
         .args(["-accel", "tcg", "-cpu", "max", "-smp", "1", "-m", MEMORY])
@@ -104,7 +113,6 @@ pub fn machine(command: &mut Command, kernel: &Path, image: &Path) -> Result<()>
             "console=ttyS0 quiet 8250.nr_uarts=1 panic=-1 reboot=t tsc_early_khz={khz} tsc=reliable \
              no_timer_check nolapic_timer noreplace-smp clearcpuid=cx16"
         ));
-    Ok(())
 }
 
 /// A QEMU that ends with this value.

@@ -94,7 +94,8 @@ fn bare(prefix: &Path, image: &Path, measured: &mut Throughput, extent: Extent) 
     namespaces.ip("out", &format!("addr add {OUTSIDE}/24 dev tap0"));
     namespaces.ip("out", "link set tap0 up");
     let mut command = namespaces.command("out", floor::QEMU);
-    floor::machine(&mut command, &prefix.join("lib/cofferdam/vmlinux"), image)?;
+    let kernel = prefix.join("lib/cofferdam/vmlinux");
+    floor::machine(&mut command, &kernel, image, floor::rate()?);
     command
         .args([
             "-netdev",
