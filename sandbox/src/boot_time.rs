@@ -12,6 +12,8 @@
 //! instant is put between its neighbours that the host has seen itself: whatever VMM and guest say, the steps follow each
 //! other and add up.
 
+use std::fmt;
+
 use serde::Serialize;
 
 use crate::timeline::{Known, Step};
@@ -37,6 +39,13 @@ pub enum BootPart {
     Kernel,
     /// From there until the agent has answered its first call.
     Agent,
+}
+
+impl fmt::Display for BootPart {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // By the name that serde has for it.
+        self.serialize(f)
+    }
 }
 
 /// What a part took, in microseconds.

@@ -40,18 +40,28 @@ pub fn run(places: &Places, options: &Options) -> Result<()> {
             .current_dir(&places.root),
     )?;
     let program = places.target.join("release/monitors");
+    let others = [
+        ("--firecracker", &options.firecracker),
+        ("--cloud-hypervisor", &options.cloud_hypervisor),
+    ];
+    let others = others
+        .into_iter()
+        .filter_map(|(name, path)| Some((name, path.as_ref()?)))
+        .map(|(name, path)| {
+            let found = path.canonicalize();
+            Ok((
+                name,
+                found.with_context(|| format!("find {}", path.display()))?,
+            ))
+        })
+        .collect::<Result<Vec<_>>>()?;
     let mut compare = if options.here {
         Command::new(program)
     } else {
         let host = testhost::prepare(places, false)?;
         let mut host = testhost::start(places, &host, &testhost::folder(places).join("results"))?;
-        for other in [&options.firecracker, &options.cloud_hypervisor] {
-            let Some(path) = other else { continue };
-            let path = path
-                .canonicalize()
-                .with_context(|| format!("find {}", path.display()))?;
-            host.arg("--show")
-                .arg(path.parent().context("a file is in a folder")?);
+        for folder in others.iter().filter_map(|(_, path)| path.parent()) {
+            host.arg("--show").arg(folder);
         }
         host.arg(format!("--timeout={LIMIT_SECONDS}"))
             .args(["--icount", "--"])
@@ -59,16 +69,8 @@ pub fn run(places: &Places, options: &Options) -> Result<()> {
         host
     };
     compare.arg("compare").arg("--prefix").arg(&prefix);
-    for (name, path) in [
-        ("--firecracker", &options.firecracker),
-        ("--cloud-hypervisor", &options.cloud_hypervisor),
-    ] {
-        if let Some(path) = path {
-            let path = path
-                .canonicalize()
-                .with_context(|| format!("find {}", path.display()))?;
-            compare.arg(name).arg(path);
-        }
+    for (name, path) in others {
+        compare.arg(name).arg(path);
     }
     command::run(&mut compare)
 }

@@ -26,5 +26,6 @@ pub use diagnostics::{Diagnostics, Ring, Tail};
 pub use error::{BackendError, Phase, chain};
 pub use template::{Greeted, Greeting, Templates};
 pub use vm::{
-    Accelerator, Backend, BootTimes, Capabilities, Link, LinkIo, Pause, Resize, Vm, VmExit,
+    Accelerator, Backend, BootTimes, Capabilities, Link, LinkIo, MEMORY_STEP, Pause, Resize, Vm,
+    VmExit,
 };

@@ -107,6 +107,9 @@ pub struct BootTimes {
     pub loading: u64,
 }
 
+/// Machines grow and shrink by multiples of this, in bytes.
+pub const MEMORY_STEP: u64 = 2 << 20;
+
 /// The ability to change the size of a guest's memory while it runs. Processors need none: those that are there are the
 /// guest's to bring online and offline.
 #[async_trait]

@@ -1,11 +1,8 @@
 //! The settings of a machine.
 
-use backend_api::{BackendError, Capabilities, Privileges, VmConfig};
+use backend_api::{BackendError, Capabilities, MEMORY_STEP, Privileges, VmConfig};
 
 const MIB: u64 = 1 << 20;
-
-/// A machine grows by multiples of this.
-const MEMORY_STEP: u64 = 2 * MIB;
 
 /// The longest `virtio-fs` tag, in bytes (virtio 1.3, 5.11.4).
 const MAX_TAG: usize = 36;

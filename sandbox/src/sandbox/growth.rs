@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::path::PathBuf;
 
-use backend_api::Capabilities;
+use backend_api::{Capabilities, MEMORY_STEP};
 use cofferdam_protocol::ResizeSandboxRequest;
 use rustix::system::sysinfo;
 use tokio::sync::Mutex;
@@ -16,9 +16,6 @@ use crate::sandbox::guest::Guest;
 use crate::spec::{Demand, Size, size_for};
 
 const MIB: u64 = 1 << 20;
-
-/// Machines grow by multiples of this, in bytes.
-const STEP: u64 = 2 * MIB;
 
 /// Linux has memory in pieces of so many bytes, and takes no part of one that is not there as a whole.
 const PIECE: u64 = 128 * MIB;
@@ -84,7 +81,7 @@ impl Growth {
     fn reach(&self, wanted: Size) -> Size {
         let more = wanted.memory.saturating_sub(self.boot.memory);
         Size {
-            memory: self.boot.memory + more.min(self.spare.memory).next_multiple_of(STEP),
+            memory: self.boot.memory + more.min(self.spare.memory).next_multiple_of(MEMORY_STEP),
             vcpus: wanted
                 .vcpus
                 .clamp(self.boot.vcpus, self.boot.vcpus + self.spare.vcpus),
@@ -152,15 +149,15 @@ impl Guest {
         let demands: Vec<_> = state.demands.values().copied().collect();
         let wanted = size_for(&demands, &growth.config);
         let size = growth.reach(wanted);
-        if size == state.size {
-            return Ok(());
-        }
         if wanted.memory > size.memory || wanted.vcpus > size.vcpus {
             tracing::warn!(
                 ?wanted,
                 ?size,
                 "limits are above what the machine can become"
             );
+        }
+        if size == state.size {
+            return Ok(());
         }
         if size.memory > state.size.memory {
             // It stays when the machine shrinks: a guest gives memory back in its own time.

@@ -110,7 +110,9 @@ async fn compare(wanted: &Compare) -> Result<Vec<Cost>> {
     for monitor in &monitors {
         let begin = trace.begin()?;
         let running = monitor.start(&files, &guest).await?;
-        let end = trace.init()?;
+        let end = trace
+            .init()
+            .with_context(|| format!("boot on {}", monitor.name()))?;
         let name = format!("{}: first program", monitor.name());
         costs.push(cost(name, end - begin, &trace, &running, wanted.memory)?);
     }

@@ -62,6 +62,8 @@ impl Monitor {
             let firmware = Path::new("/usr/share/qemu/qboot.rom");
             files.copy(firmware)?;
             all.push(Self::Qemu(files.program(&qemu)?, files.path().to_owned()));
+        } else {
+            eprintln!("monitors: no qemu-system-x86_64 here: it is left out");
         }
         if let Some(program) = firecracker {
             all.push(Self::Firecracker(files.program(program)?));

@@ -126,11 +126,14 @@ impl Machine {
         self.ram.growth()
     }
 
-    /// Puts a device into a free place. A guest that runs already is told by its agent to look there.
+    /// Puts a device into a free place, before the boot: the guest is told of its devices then, and has interrupts for those.
     ///
     /// # Errors
-    /// [`Error::Full`]; what KVM or the host refuses.
+    /// [`Error::Full`]; a machine that was booted; what KVM or the host refuses.
     pub fn plug(&mut self, device: Box<dyn Device>) -> Result<Slot, Error> {
+        if self.loading.is_none() {
+            return Err(Error::Shape("a machine gets its devices before it boots"));
+        }
         let (slot, transport) = Slot::all()
             .zip(&self.slots)
             .find(|(_, transport)| !transport.is_plugged())

@@ -100,7 +100,7 @@ fn text(measured: &Measured) -> String {
     );
     let rows = middle.parts.iter().map(|part| {
         [
-            name(part.part).to_owned(),
+            part.part.to_string(),
             format!("{:>9}", milliseconds(part.took_us)),
             format!("{:>9}", milliseconds(part.ended_us)),
             part.vmm_cpu_us.map_or_else(
@@ -140,19 +140,6 @@ fn text(measured: &Measured) -> String {
         ));
     }
     text
-}
-
-fn name(part: BootPart) -> &'static str {
-    match part {
-        BootPart::Prepare => "prepare",
-        BootPart::Process => "process",
-        BootPart::Kvm => "kvm",
-        BootPart::Devices => "devices",
-        BootPart::Load => "load",
-        BootPart::Vmm => "vmm",
-        BootPart::Kernel => "kernel",
-        BootPart::Agent => "agent",
-    }
 }
 
 fn milliseconds(microseconds: u64) -> String {
