@@ -8,6 +8,8 @@
 //!  … delete   clears up behind a shim that was killed, with nothing but the bundle to go by    (cleanup)
 //! ```
 //!
+//! A fourth word is ours: the shim starts itself with it, for the template that its sandbox has missed.
+//!
 //! The virtual machine lives and dies with the shim: `sandbox` starts it from the shim's only thread.
 
 mod address;
@@ -55,6 +57,10 @@ fn dispatch(flags: &Flags) -> Result<()> {
     match flags.action.as_str() {
         "start" => start::run(flags),
         "delete" => cleanup::run(flags),
+        task::TEMPLATE_MAKER => {
+            let _made = sandbox::template::serve()?;
+            Ok(())
+        }
         "" => serve::run(flags),
         other => bail!("unknown action {other:?}: start and delete are known"),
     }

@@ -5,16 +5,18 @@
 //! log tells. Nothing of any container is in a template, it is made before there is one.
 //!
 //! Who makes them: not the start that misses one, which would then take three times as long, but a process of its own
-//! ([`make`]) that the driver starts when its container is there. It has the lowest priority, one at a time works, and it
-//! makes templates of the default size only, which is that of every container without limits: others may never be seen
-//! again. `cofferdam template make` makes any size, and waits. The containerd shim uses templates and makes none.
+//! ([`start`], [`serve`]) that the driver starts when its container is there, and the containerd shim when its machine is. It
+//! has the lowest priority, one at a time works, and it makes templates of the default size only, which is that of every
+//! container without limits: others may never be seen again. `cofferdam template make` makes any size, and waits.
 //!
 //! Where: in a folder of root's beside the state directory, usually in memory. They have no use after the host's next
 //! boot, and copying from memory is what they are good for. [`KEPT`] are kept, those that were used last.
 
+mod beside;
 mod make;
 mod shelf;
 
+pub use beside::{serve, start};
 pub use make::{Made, Order, make};
 pub use shelf::{KEPT, Kept, Shelf, ShelfError};
 

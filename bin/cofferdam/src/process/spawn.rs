@@ -1,7 +1,8 @@
 //! Starting our own program again, as driver or proxy. It gets its socket as stdin.
 
+use std::ffi::OsStr;
 use std::fs::File;
-use std::io::{self, Write};
+use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt as _;
@@ -13,7 +14,7 @@ use oci_spec::runtime::Spec;
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use sandbox::network;
 use sandbox::spec::{self, NetworkOf};
-use sandbox::template::Order;
+use sandbox::template::{self, Order};
 
 use crate::cli::HiddenArgs;
 use crate::context::Context;
@@ -104,31 +105,15 @@ pub fn enter_network_of(spec: &Spec) -> io::Result<()> {
 
 /// Starts a process that makes a template, and logs where the driver does.
 pub fn maker(driver: &HiddenArgs, order: &Order) -> io::Result<Child> {
-    let mut command = ourselves();
-    command.arg("template-maker");
+    let mut arguments = vec![OsStr::new("template-maker")];
     if let Some(log) = &driver.log {
-        command
-            .arg("--log")
-            .arg(log)
-            .args(["--log-format", driver.log_format.as_str()]);
+        arguments.extend(["--log".as_ref(), log.as_os_str()]);
+        arguments.extend(["--log-format", driver.log_format.as_str()].map(OsStr::new));
     }
     if driver.debug {
-        command.arg("--debug");
+        arguments.push("--debug".as_ref());
     }
-    let mut maker = command
-        .stdin(Stdio::piped())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()?;
-    // A page that fits the pipe: nobody waits.
-    let written = match maker.stdin.take() {
-        Some(mut stdin) => stdin.write_all(&serde_json::to_vec(order)?),
-        None => Err(io::ErrorKind::BrokenPipe.into()),
-    };
-    if written.is_err() {
-        maker.kill()?;
-    }
-    written.map(|()| maker)
+    template::start(NAME, arguments, order)
 }
 
 /// Starts a proxy that speaks over `socket`; `terminal` becomes its controlling terminal.

@@ -8,12 +8,16 @@ use oci_spec::runtime::Spec;
 use sandbox::cgroup::{CgroupError, Groups};
 use sandbox::config::Config;
 use sandbox::oom_score;
-use sandbox::spec;
+use sandbox::spec::{self, Size};
 use sandbox::state::ProcessIdentity;
+use sandbox::template;
 use sandbox::{Sandbox, SandboxError, SandboxOptions};
 
 use crate::record::Record;
 use crate::status;
+
+/// With this word our program makes a template.
+pub const TEMPLATE_MAKER: &str = "template-maker";
 
 /// A running virtual machine, known to the bundle of the container it was made for.
 #[derive(Debug)]
@@ -51,6 +55,7 @@ impl Machine {
             spec,
             network,
         } = order;
+        let size = options.size;
         let record = Record::read(bundle);
         let cgroups = sandbox::cgroup::folders(spec).map_err(unaccounted)?;
         let record = Record { cgroups, ..record };
@@ -89,6 +94,9 @@ impl Machine {
             groups: Mutex::new(Some(groups)),
         };
         oom_score::begin(spec, machine.sandbox.processes().iter().copied());
+        if machine.sandbox.wants_template() {
+            order_template(config, size);
+        }
         Ok(machine)
     }
 
@@ -109,6 +117,22 @@ impl Machine {
             // The kernel may take a moment to let go of what has ended.
             let _removed = tokio::task::spawn_blocking(move || drop(groups)).await;
         }
+    }
+}
+
+/// Has the template made that was missed, for the next one.
+fn order_template(config: &Config, size: Size) {
+    let order = template::Order {
+        config: config.clone(),
+        memory: size.memory,
+        vcpus: size.vcpus,
+        // This process only visits a container's groups.
+        accounted: false,
+    };
+    match template::start("containerd-shim", [TEMPLATE_MAKER], &order) {
+        // Reaped, if we are still there then.
+        Ok(mut maker) => drop(tokio::task::spawn_blocking(move || maker.wait())),
+        Err(error) => tracing::warn!(%error, "cannot have a template made"),
     }
 }
 

@@ -22,6 +22,7 @@ use std::time::SystemTime;
 pub use container::Task;
 pub use create::make_sandbox;
 pub use exec::Exec;
+pub use machine::TEMPLATE_MAKER;
 pub use service::{Service, finished};
 pub use shim::Shim;
 

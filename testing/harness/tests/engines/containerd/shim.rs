@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use harness::wait_until;
 
-use super::engine::{Containerd, shims};
+use super::engine::{Containerd, Runtime, shims};
 
 const LIMIT: Duration = Duration::from_secs(180);
 
@@ -323,5 +323,36 @@ fn a_reader_that_does_not_read_holds_nothing_up() {
                 .contains("pids.current")
         );
         remove(containerd, "w");
+    });
+}
+
+#[test]
+fn a_missed_template_is_made_for_the_next_machine() {
+    shims(|containerd| {
+        let templates = containerd.folder().join("templates");
+        let config = format!(
+            "backend = \"qemutcg\"\ndata_directory = {:?}\ntemplate_directory = {templates:?}\n",
+            containerd.folder().join("data"),
+        );
+        fs::write(containerd.folder().join("config.toml"), config).expect("a configuration");
+        let run = |name| {
+            let done = containerd.ctr(&["run", "--rm", &containerd.busybox, name, "true"]);
+            (done.code, done.stdout)
+        };
+        let copied = || containerd.log().contains("starting a guest from a template");
+        let mut seen = vec![run("a")];
+        if containerd.runtime == Runtime::Shim {
+            assert!(!copied(), "{}", containerd.log());
+            let made = wait_until(LIMIT, || {
+                let mut names = fs::read_dir(&templates).into_iter().flatten().flatten();
+                names.any(|entry| !matches!(entry.file_name().to_str(), Some("lock" | "draft")))
+            });
+            assert!(made, "{}", containerd.log());
+        }
+        seen.push(run("b"));
+        if containerd.runtime == Runtime::Shim {
+            assert!(copied(), "{}", containerd.log());
+        }
+        seen
     });
 }
