@@ -14,7 +14,7 @@ TARGET := $(if $(CARGO_TARGET_DIR),$(CARGO_TARGET_DIR),target)
 PREPARED := $(TARGET)/cofferdam
 RUNTIME := $(abspath $(PREPARED))/bin/cofferdam
 
-.PHONY: run build test conformance install uninstall bench soak check deps deps-build deps-run
+.PHONY: run build test conformance conformance-runc conformance-crun conformance-cofferdam install uninstall bench soak check deps deps-build deps-run
 
 run: build
 	$(CARGO) xtask images busybox
@@ -23,22 +23,25 @@ run: build
 build: deps-build
 	$(CARGO) xtask build
 
-# Unit and integration tests first, then those that need KVM (in a test host, where this machine's runs no guests), then
-# the conformance cases: on runc and crun, which proves the
-# cases, and on ours.
+# Unit and integration tests, those that need KVM (in a test host, where this machine's runs no guests), and the conformance
+# cases: on runc and crun, which proves the cases, and on ours. Several suites at a time.
 test: deps build
 	$(CARGO) xtask images
 	$(CARGO) xtask engines --optional
 	$(CARGO) xtask testhost --prepare
-	$(CARGO) test --locked --workspace
-	$(CARGO) xtask kvm-tests
-	$(MAKE) conformance
-
-conformance:
 	$(CARGO) build --locked --package conformance
-	$(TARGET)/debug/conformance --runtime runc
-	$(TARGET)/debug/conformance --runtime crun --hide-unified-cgroup
-	$(TARGET)/debug/conformance --runtime $(RUNTIME) --expect-vm
+	$(CARGO) xtask test
+
+conformance: conformance-runc conformance-crun conformance-cofferdam
+
+conformance-runc:
+	$(CARGO) run --locked --package conformance -- --runtime runc
+
+conformance-crun:
+	$(CARGO) run --locked --package conformance -- --runtime crun --hide-unified-cgroup
+
+conformance-cofferdam:
+	$(CARGO) run --locked --package conformance -- --runtime $(RUNTIME) --expect-vm
 
 # What needs neither root nor a virtual machine: formatting, lints, layers, licences, generated documents.
 check:

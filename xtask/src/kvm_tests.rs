@@ -2,17 +2,16 @@
 //!
 //! A KVM device may open and still not run a kernel, so a guest is booted to find out.
 
-use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
-use serde::Deserialize;
 
 use crate::command;
 use crate::places::Places;
+use crate::test_programs::{self, Program};
 use crate::testhost;
 
 /// The test targets, by their package.
@@ -51,15 +50,6 @@ pub struct Options {
     arguments: Vec<String>,
 }
 
-/// A test program.
-struct Program {
-    package: &'static str,
-    target: &'static str,
-    executable: PathBuf,
-    /// Where cargo would start it.
-    folder: PathBuf,
-}
-
 /// Where tests run, and why.
 enum Where {
     Here(String),
@@ -93,8 +83,8 @@ pub fn run(places: &Places, options: &Options) -> Result<()> {
         let program = build(places, package, target)?;
         let start = Instant::now();
         let mut tests = match place {
-            Where::Here(_) => program.here(),
-            Where::TestHost(_) => program.in_host(places, &host)?,
+            Where::Here(_) => here(&program),
+            Where::TestHost(_) => in_host(places, &host, &format!("{package}-{target}"), &program)?,
         };
         let status = tests
             .args(&options.arguments)
@@ -136,80 +126,29 @@ fn probe(host: &Path, guest: &Path) -> Result<Where> {
     }
 }
 
-/// What cargo says of a thing that it has built.
-#[derive(Deserialize)]
-struct Built {
-    executable: Option<PathBuf>,
-    manifest_path: Option<PathBuf>,
-    target: Option<Target>,
+fn build(places: &Places, package: &str, target: &str) -> Result<Program> {
+    let selection = ["--quiet", "--package", package, "--test", target];
+    let built = test_programs::build(places, &selection)?.pop();
+    built.with_context(|| format!("cargo built no test {target} of {package}"))
 }
 
-#[derive(Deserialize)]
-struct Target {
-    name: String,
-    kind: Vec<String>,
+fn here(program: &Program) -> Command {
+    let (name, value) = ACCELERATOR;
+    let mut tests = Command::new(&program.executable);
+    tests.env(name, value);
+    tests
 }
 
-fn build(places: &Places, package: &'static str, target: &'static str) -> Result<Program> {
-    let mut cargo = Command::new("cargo");
-    cargo
-        .args(["test", "--locked", "--no-run", "--quiet"])
-        .args(["--package", package, "--test", target])
-        .arg("--message-format=json-render-diagnostics")
-        .current_dir(&places.root)
-        .stdin(Stdio::null())
-        .stderr(Stdio::inherit());
-    let output = cargo
-        .output()
-        .with_context(|| format!("run {}", command::line(&cargo)))?;
-    if !output.status.success() {
-        bail!("{} ended with {}", command::line(&cargo), output.status);
-    }
-    let said = String::from_utf8(output.stdout).context("cargo wrote something else than UTF-8")?;
-    let built = said
-        .lines()
-        .filter_map(|line| serde_json::from_str::<Built>(line).ok())
-        .find(|built| {
-            built.target.as_ref().is_some_and(|found| {
-                found.name == target && found.kind.iter().any(|kind| kind == "test")
-            })
-        });
-    let built = built.with_context(|| format!("cargo built no test {target} of {package}"))?;
-    let manifest = built.manifest_path.context("cargo names no manifest")?;
-    let executable = built.executable.context("cargo names no executable")?;
-    Ok(Program {
-        package,
-        target,
-        executable: fs::canonicalize(&executable)
-            .with_context(|| format!("find {}", executable.display()))?,
-        folder: manifest
-            .parent()
-            .context("a manifest has a folder")?
-            .to_owned(),
-    })
-}
-
-impl Program {
-    fn here(&self) -> Command {
-        let (name, value) = ACCELERATOR;
-        let mut tests = Command::new(&self.executable);
-        tests.env(name, value);
-        tests
-    }
-
-    /// One at a time: the test host has one processor.
-    fn in_host(&self, places: &Places, host: &Path) -> Result<Command> {
-        let (name, value) = ACCELERATOR;
-        let results = testhost::folder(places)
-            .join("results")
-            .join(format!("{}-{}", self.package, self.target));
-        let mut tests = testhost::start(places, host, &results)?;
-        tests
-            .arg(format!("--timeout={LIMIT_SECONDS}"))
-            .arg("--")
-            .arg(&self.executable)
-            .arg("--test-threads=1")
-            .env(name, value);
-        Ok(tests)
-    }
+/// One at a time: the test host has one processor.
+fn in_host(places: &Places, host: &Path, results: &str, program: &Program) -> Result<Command> {
+    let (name, value) = ACCELERATOR;
+    let results = testhost::folder(places).join("results").join(results);
+    let mut tests = testhost::start(places, host, &results)?;
+    tests
+        .arg(format!("--timeout={LIMIT_SECONDS}"))
+        .arg("--")
+        .arg(&program.executable)
+        .arg("--test-threads=1")
+        .env(name, value);
+    Ok(tests)
 }

@@ -22,7 +22,9 @@ mod progress;
 mod standalone;
 mod store;
 mod suite;
+mod test_programs;
 mod testhost;
+mod tests;
 
 use std::process::ExitCode;
 
@@ -51,6 +53,8 @@ enum Command {
     Images(images::Options),
     /// Fetch engines that are newer than this Debian's, for the tests, or take them from the cache.
     Engines(engines::Options),
+    /// Run all tests, several suites at a time.
+    Test(tests::Options),
     /// Run a command, or a shell, in a disposable emulated machine with KVM and this machine's files.
     Testhost(testhost::Options),
     /// Run the tests that need KVM: on this machine's if it runs guests, else in a test host.
@@ -85,6 +89,7 @@ fn dispatch(arguments: &Arguments) -> Result<()> {
         Command::Initramfs => initramfs::install(&places),
         Command::Images(options) => images::install(&places, options),
         Command::Engines(options) => engines::install(&places, options),
+        Command::Test(options) => tests::run(&places, options),
         Command::Testhost(options) => testhost::run(&places, options),
         Command::KvmTests(options) => kvm_tests::run(&places, options),
         Command::Monitors(options) => monitors::run(&places, options),

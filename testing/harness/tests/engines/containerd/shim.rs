@@ -339,7 +339,11 @@ fn a_missed_template_is_made_for_the_next_machine() {
             let done = containerd.ctr(&["run", "--rm", &containerd.busybox, name, "true"]);
             (done.code, done.stdout)
         };
-        let copied = || containerd.log().contains("starting a guest from a template");
+        let copied = || {
+            containerd
+                .log()
+                .contains("starting a guest from a template")
+        };
         let mut seen = vec![run("a")];
         if containerd.runtime == Runtime::Shim {
             assert!(!copied(), "{}", containerd.log());
