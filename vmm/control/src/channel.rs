@@ -71,7 +71,7 @@ pub fn send(
     descriptors: &[BorrowedFd<'_>],
 ) -> Result<(), ChannelError> {
     let bytes = serde_json::to_vec(message).map_err(ChannelError::Malformed)?;
-    if bytes.len() > MESSAGE_LIMIT || descriptors.len() > DESCRIPTOR_LIMIT {
+    if bytes.len() > MESSAGE_LIMIT {
         return Err(ChannelError::TooLarge);
     }
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(DESCRIPTOR_LIMIT))];
@@ -134,7 +134,8 @@ pub fn receive<T: DeserializeOwned>(
     if received.flags.contains(ReturnFlags::CTRUNC) {
         return Err(ChannelError::Lost);
     }
-    if received.flags.contains(ReturnFlags::TRUNC) {
+    // The space is rounded up for its alignment: a few more may have had room in it.
+    if received.flags.contains(ReturnFlags::TRUNC) || descriptors.len() > DESCRIPTOR_LIMIT {
         return Err(ChannelError::TooLarge);
     }
     if received.bytes == 0 {
@@ -209,5 +210,26 @@ mod tests {
             receive::<Request>(&theirs),
             Err(ChannelError::TooLarge)
         ));
+    }
+    /// The kernel cuts off what there is no room for, and there is a little more room than descriptors may come.
+    #[test]
+    fn too_many_descriptors_are_refused() {
+        let (_reader, writer) = pipe().expect("a pipe");
+        for count in DESCRIPTOR_LIMIT - 1..DESCRIPTOR_LIMIT + 6 {
+            let (ours, theirs) = pair();
+            let descriptors = vec![writer.as_fd(); count];
+            let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(256))];
+            let mut ancillary = SendAncillaryBuffer::new(&mut space);
+            assert!(ancillary.push(SendAncillaryMessage::ScmRights(&descriptors)));
+            let bytes = [IoSlice::new(b"\"Boot\"")];
+            sendmsg(&ours, &bytes, &mut ancillary, SendFlags::empty()).expect("sends");
+            match receive::<Request>(&theirs) {
+                Ok(_) => assert!(count <= DESCRIPTOR_LIMIT, "{count} were taken"),
+                Err(ChannelError::TooLarge | ChannelError::Lost) => {
+                    assert!(count > DESCRIPTOR_LIMIT, "{count} were refused");
+                }
+                Err(other) => panic!("{count}: {other}"),
+            }
+        }
     }
 }
