@@ -61,7 +61,6 @@ impl Coded for DeviceError {
     fn code(&self) -> Code {
         match self {
             Self::NoPlace { .. } | Self::Empty { .. } => Code::NOT_FOUND,
-            Self::Known { .. } => Code::ALREADY_EXISTS,
             Self::Driverless { .. } | Self::Silent { .. } | Self::Kernel { .. } => Code::INTERNAL,
         }
     }

@@ -42,12 +42,6 @@ pub(crate) enum DeviceError {
         /// Its number.
         place: u32,
     },
-    /// The device was found before.
-    #[error("the guest has the device in place {place} already")]
-    Known {
-        /// Its number.
-        place: u32,
-    },
     /// Nothing in the kernel takes it.
     #[error("no driver takes the device in place {place}")]
     Driverless {
@@ -78,18 +72,17 @@ pub(crate) enum DeviceError {
 /// # Errors
 /// When there is none, or none that a driver takes.
 pub(crate) async fn plug(place: u32) -> Result<PlugDeviceResponse, DeviceError> {
-    let failed = kernel("take", place);
     let folder = folder(place)?;
-    if folder.join("driver").exists() {
-        return Err(DeviceError::Known { place });
+    // A device that came while the kernel booted was found then.
+    if !folder.join("driver").exists() {
+        tell("bind", place).await.map_err(|source| {
+            // What the driver answers for an empty place.
+            if source.raw_os_error() == Some(libc::ENODEV) {
+                return DeviceError::Empty { place };
+            }
+            kernel("take", place)(source)
+        })?;
     }
-    tell("bind", place).await.map_err(|error| {
-        // What the driver answers for an empty place.
-        match error.raw_os_error() {
-            Some(libc::ENODEV) => DeviceError::Empty { place },
-            _ => failed(error),
-        }
-    })?;
     let device = virtio(&folder)
         .map_err(kernel("find", place))?
         .filter(|device| device.join("driver").exists())

@@ -1,5 +1,10 @@
 //! The guest of the suite: busybox, a script and a program for vsock, packed as an initramfs.
 
+#[path = "shell.rs"]
+mod shell;
+
+pub use shell::{census, run, tell};
+
 use std::ffi::OsString;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};

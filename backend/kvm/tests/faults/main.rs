@@ -11,5 +11,6 @@ mod group;
 mod guest;
 mod host;
 mod kernel;
+mod plug;
 mod scene;
 mod wire;
