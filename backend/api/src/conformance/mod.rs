@@ -19,7 +19,7 @@ use std::time::Duration;
 use crate::{Backend, BackendError, LinkIo, Privileges, SpareDevices, Vm, VmConfig};
 
 /// How long a guest may take for anything: these tests share a busy machine, and its virtualization may be emulated.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+pub const PATIENCE: Duration = Duration::from_secs(600);
 
 /// What a case works with.
 pub struct Fixture {
