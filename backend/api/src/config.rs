@@ -28,11 +28,63 @@ pub struct VmConfig {
     pub share: Option<Share>,
     /// Network cards, at most as many as [`Capabilities::nics`](crate::Capabilities::nics).
     pub nics: Vec<Nic>,
+    /// Disks, in the order in which the guest finds them. With `images` and `spare_devices` at most
+    /// [`Capabilities::devices`](crate::Capabilities::devices).
+    pub disks: Vec<Disk>,
+    /// Images in the guest's memory, in the order in which it finds them.
+    pub images: Vec<Image>,
+    /// What can be plugged in while the guest runs.
+    pub spare_devices: SpareDevices,
     /// The network namespace that the VMM process is in; without it, one of its own. Nothing but the process is there:
     /// its taps may be anywhere. Needs [`Privileges::Drop`].
     pub network: Option<OwnedFd>,
     /// Who the VMM process runs as.
     pub privileges: Privileges,
+}
+
+/// What a machine is prepared for, beside what it boots with: see [`Vm::plug`](crate::Vm::plug).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct SpareDevices {
+    /// How many devices can be there beside those of the boot. Each costs the guest's boot a little. Needs
+    /// [`Capabilities::plug`](crate::Capabilities::plug).
+    pub places: usize,
+    /// How long a file may be that is plugged in as a disk which the guest can write, in bytes: the VMM gives up writing
+    /// behind that in any file before the guest runs.
+    pub disk_bytes: u64,
+    /// Whether a file share may come; the machine's memory then is a file from the beginning.
+    pub share: bool,
+}
+
+/// Something that can be plugged in.
+#[derive(Debug)]
+pub enum Device {
+    /// A disk.
+    Disk(Disk),
+    /// An image in memory.
+    Image(Image),
+    /// A network card.
+    Nic(Nic),
+    /// A file share.
+    Share(Share),
+}
+
+/// A virtio disk.
+#[derive(Debug)]
+pub struct Disk {
+    /// A file or a block device, open for reading and, unless it is read-only, for writing.
+    pub file: OwnedFd,
+    /// Whether the guest may only read.
+    pub read_only: bool,
+    /// The serial number that the guest sees: at most 20 characters of ASCII.
+    pub serial: String,
+}
+
+/// A virtio-pmem image: a file in the guest's memory that it can only read, straight from the host's page cache.
+#[derive(Debug)]
+pub struct Image {
+    /// A file or a block device that is open for reading. If it becomes shorter, a guest that reads what is gone ends its
+    /// machine.
+    pub file: OwnedFd,
 }
 
 /// A virtio network card whose wire is a tap.

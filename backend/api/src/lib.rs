@@ -2,7 +2,7 @@
 //!
 //! A [`Backend`] turns a [`VmConfig`] into a [`Vm`] and knows nothing of containers. The trait is small on purpose:
 //! create, boot, wait, stop. Everything that not every backend can do is an ability of its own behind an `Option`
-//! ([`Vm::pause`], [`Vm::resize`], [`Backend::templates`]), so that a missing one is refused before anything started.
+//! ([`Vm::pause`], [`Vm::resize`], [`Vm::plug`], [`Backend::templates`]), so that a missing one is refused before anything started.
 //!
 //! ```text
 //!            create            boot                 wait / kill -9 / guest ends
@@ -21,11 +21,11 @@ mod error;
 mod template;
 mod vm;
 
-pub use config::{Nic, Privileges, Share, VmConfig};
+pub use config::{Device, Disk, Image, Nic, Privileges, Share, SpareDevices, VmConfig};
 pub use diagnostics::{Diagnostics, Ring, Tail};
 pub use error::{BackendError, Phase, chain};
 pub use template::{Greeted, Greeting, Templates};
 pub use vm::{
-    Accelerator, Backend, BootTimes, Capabilities, Link, LinkIo, MEMORY_STEP, Pause, Resize, Vm,
-    VmExit,
+    Accelerator, Backend, BootTimes, Capabilities, Link, LinkIo, MEMORY_STEP, Pause, Place, Plug,
+    Resize, Vm, VmExit,
 };

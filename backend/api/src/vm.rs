@@ -6,7 +6,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use crate::{BackendError, Diagnostics, Templates, VmConfig};
+use crate::{BackendError, Device, Diagnostics, Templates, VmConfig};
 
 /// A maker of virtual machines.
 #[async_trait]
@@ -74,6 +74,11 @@ pub trait Vm: Send {
     fn resize(&self) -> Option<&dyn Resize> {
         None
     }
+
+    /// The ability to plug devices in and out.
+    fn plug(&self) -> Option<&dyn Plug> {
+        None
+    }
 }
 
 /// The ability to freeze all virtual CPUs of a machine.
@@ -124,6 +129,30 @@ pub trait Resize: Send + Sync {
     async fn resize(&self, memory_bytes: u64) -> Result<(), BackendError>;
 }
 
+/// Where a device is that was plugged in: the guest's kernel finds it as `virtio-mmio.NUMBER`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Place(pub u8);
+
+/// The ability to plug devices in and out while the guest runs, into
+/// [`VmConfig::spare_devices`](crate::VmConfig::spare_devices).
+#[async_trait]
+pub trait Plug: Send + Sync {
+    /// Plugs a device in. The guest does not notice by itself: it has to be told the place (the agent's `PlugDevice`).
+    ///
+    /// # Errors
+    /// [`BackendError::Monitor`] when no place is left, when the machine was not prepared for such a device, and for what is
+    /// wrong with it; otherwise when the machine does not run, or the VMM does not answer.
+    async fn plug(&self, device: Device) -> Result<Place, BackendError>;
+
+    /// Takes a device away that was plugged in. The guest should have let go of it before (the agent's `UnplugDevice`), but is
+    /// not asked: what it still had under way fails or is never answered. When this returns, the VMM has nothing left of what
+    /// was behind the device, and the place is free.
+    ///
+    /// # Errors
+    /// When nothing was plugged in there, when the machine does not run, or the VMM does not answer.
+    async fn unplug(&self, place: Place) -> Result<(), BackendError>;
+}
+
 /// A byte channel to the guest.
 pub trait Link: AsyncRead + AsyncWrite + Send + Unpin {}
 
@@ -161,6 +190,10 @@ pub struct Capabilities {
     pub pause: bool,
     /// Whether [`Vm::resize`] is there, and machines may have more processors than their guest boots with.
     pub resize: bool,
+    /// Whether [`Vm::plug`] is there, and [`VmConfig::spare_devices`] may be set.
+    pub plug: bool,
+    /// The most disks and images a machine may have, with devices that may come: none where it has no such devices.
+    pub devices: usize,
     /// The most network cards a machine may have.
     pub nics: usize,
     /// The most queues a network card may have.

@@ -67,6 +67,20 @@ pub fn check(config: &VmConfig, capabilities: &Capabilities) -> Result<(), Backe
             "has no wire",
         ));
     }
+    let spare = config.spare_devices.places;
+    if spare > 0 && !capabilities.plug {
+        return Err(unsupported(
+            format!("{spare} places for devices that come later"),
+            "are not to be had: machines of this backend keep their devices",
+        ));
+    }
+    let devices = config.disks.len() + config.images.len();
+    if devices.saturating_add(spare) > capabilities.devices {
+        return Err(unsupported(
+            format!("{devices} disks and images, and {spare} places for devices that come later,"),
+            "are more than a machine has room for",
+        ));
+    }
     if let Some(word) = config.cmdline.iter().find(|word| !is_parameter(word)) {
         return Err(unsupported(
             format!("kernel parameter {word:?}"),

@@ -23,6 +23,9 @@ const MAX_VCPUS: u32 = 64;
 /// one each.
 const MAX_NICS: usize = 7;
 
+/// What is left: for disks, images, and what comes later.
+const MAX_DEVICES: usize = 23 - 6 - MAX_NICS;
+
 /// The most queues of a card. With vhost-net each brings two descriptors, and all of them come with one message.
 const MAX_QUEUES: u32 = 8;
 
@@ -78,10 +81,14 @@ impl KvmBackend {
     }
 }
 
-/// One descriptor for each of a card's queues, or none where the host does not have it: the VMM then passes packets.
-fn vhost(queues: usize) -> Vec<OwnedFd> {
+/// One descriptor for each of a card's queues, or none where it is not wanted or the host does not have it: the VMM then
+/// passes packets.
+pub(crate) fn vhosts(nic: &Nic, wanted: bool) -> Vec<OwnedFd> {
+    if !wanted {
+        return Vec::new();
+    }
     let open = || File::options().read(true).write(true).open(VHOST_NET);
-    (0..queues)
+    (0..nic.queues.len())
         .map(|_| open().map(OwnedFd::from))
         .collect::<io::Result<_>>()
         .unwrap_or_else(|error| {
@@ -102,6 +109,8 @@ impl Backend for KvmBackend {
             share: true,
             pause: true,
             resize: true,
+            plug: true,
+            devices: MAX_DEVICES,
             nics: MAX_NICS,
             nic_queues: MAX_QUEUES,
             max_vcpus: MAX_VCPUS,
@@ -122,14 +131,9 @@ impl Backend for KvmBackend {
                 source,
             })?;
         memory::check(config.memory_bytes)?;
-        let wanted = |nic: &Nic| {
-            if self.config.vhost_net {
-                nic.queues.len()
-            } else {
-                0
-            }
-        };
-        let vhosts = config.nics.iter().map(|nic| vhost(wanted(nic))).collect();
+        let vhost_net = self.config.vhost_net;
+        let vhosts = config.nics.iter().map(|nic| vhosts(nic, vhost_net));
+        let vhosts = vhosts.collect();
         Ok(Box::new(KvmVm::new(Prepared {
             program,
             confinement: confinement(config.privileges),
@@ -137,6 +141,7 @@ impl Backend for KvmBackend {
             kernel: kernel.into_fd(),
             image: image.into_fd(),
             vhosts,
+            vhost_net,
             config,
         })))
     }

@@ -8,7 +8,7 @@ use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 use tokio::io::unix::AsyncFd;
 use tokio::sync::Mutex;
-use vmm_control::{ChannelError, Handle, Reply, Request, Times};
+use vmm_control::{ChannelError, Device, Handle, Reply, Request, Times};
 
 /// How long the VMM may take to answer: it does nothing that waits for a guest.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -76,7 +76,7 @@ impl Control {
         match self.ask(request, with).await? {
             Reply::Done => Ok(()),
             Reply::Failed(reason) => Err(ControlError::Refused(reason)),
-            Reply::Booted(_) | Reply::Stats(_) => Err(something_else()),
+            Reply::Booted(_) | Reply::Plugged(_) | Reply::Stats(_) => Err(something_else()),
         }
     }
 
@@ -85,7 +85,16 @@ impl Control {
         match self.ask(&Request::Boot, &Descriptors::default()).await? {
             Reply::Booted(times) => Ok(times),
             Reply::Failed(reason) => Err(ControlError::Refused(reason)),
-            Reply::Done | Reply::Stats(_) => Err(something_else()),
+            Reply::Done | Reply::Plugged(_) | Reply::Stats(_) => Err(something_else()),
+        }
+    }
+
+    /// Plugs a device in: where it is.
+    pub async fn plug(&self, device: Device, with: &Descriptors) -> Result<u8, ControlError> {
+        match self.ask(&Request::Plug(device), with).await? {
+            Reply::Plugged(place) => Ok(place),
+            Reply::Failed(reason) => Err(ControlError::Refused(reason)),
+            Reply::Done | Reply::Booted(_) | Reply::Stats(_) => Err(something_else()),
         }
     }
 

@@ -7,15 +7,18 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use async_trait::async_trait;
 use backend_api::{
-    BackendError, BootTimes, Diagnostics, LinkIo, Pause, Phase, Resize, Vm, VmConfig, VmExit, chain,
+    BackendError, BootTimes, Device, Diagnostics, LinkIo, Pause, Phase, Place, Plug, Resize, Vm,
+    VmConfig, VmExit, chain,
 };
 use backend_host::life::{Life, Vmm, stream_pair};
 use backend_host::memory;
 use backend_process::{Confinement, Program};
 use tokio::net::UnixStream;
-use vmm_control::{Create, LINK_PORT, Nic, Request, Share};
+use vmm_control::{Create, LINK_PORT, Request, Spare};
 
+use crate::backend::vhosts;
 use crate::control::{self, Control, ControlError, Descriptors};
+use crate::devices;
 
 /// A checked configuration with what it needs.
 #[derive(Debug)]
@@ -27,6 +30,8 @@ pub struct Prepared {
     pub image: OwnedFd,
     /// Of each card.
     pub vhosts: Vec<Vec<OwnedFd>>,
+    /// Whether a card that comes later gets some.
+    pub vhost_net: bool,
     pub config: VmConfig,
 }
 
@@ -35,6 +40,7 @@ pub struct Prepared {
 pub struct KvmVm {
     /// How much memory the guest is to have.
     memory_bytes: AtomicU64,
+    vhost_net: bool,
     life: Life<Prepared, Control>,
     times: Option<BootTimes>,
 }
@@ -43,6 +49,7 @@ impl KvmVm {
     pub fn new(prepared: Prepared) -> Self {
         Self {
             memory_bytes: AtomicU64::new(prepared.config.memory_bytes),
+            vhost_net: prepared.vhost_net,
             life: Life::new(prepared),
             times: None,
         }
@@ -66,6 +73,7 @@ fn start(prepared: Prepared) -> io::Result<(Vmm<Control>, Request, Descriptors, 
         kernel,
         image,
         vhosts,
+        vhost_net: _,
         config,
     } = prepared;
     let (link, link_end) = stream_pair()?;
@@ -84,20 +92,29 @@ fn start(prepared: Prepared) -> io::Result<(Vmm<Control>, Request, Descriptors, 
         vcpus: u8::try_from(config.vcpus.saturating_add(config.spare_vcpus)).unwrap_or(u8::MAX),
         console: with.add(console_end),
         link: with.add(link_end),
-        share: config.share.map(|share| Share {
-            tag: share.tag,
-            socket: with.add(share.socket),
-        }),
+        share: config.share.map(|share| devices::share(share, &mut with)),
         nics: config
             .nics
             .into_iter()
             .zip(vhosts)
-            .map(|(nic, vhosts)| Nic {
-                mac: nic.mac,
-                queues: nic.queues.into_iter().map(|fd| with.add(fd)).collect(),
-                vhost: vhosts.into_iter().map(|fd| with.add(fd)).collect(),
-            })
+            .map(|(nic, vhosts)| devices::nic(nic, vhosts, &mut with))
             .collect(),
+        disks: config
+            .disks
+            .into_iter()
+            .map(|disk| devices::disk(disk, &mut with))
+            .collect(),
+        images: config
+            .images
+            .into_iter()
+            .map(|image| devices::image(image, &mut with))
+            .collect(),
+        spare: Spare {
+            // Checked: more are refused.
+            places: u8::try_from(config.spare_devices.places).unwrap_or(u8::MAX),
+            disk_bytes: config.spare_devices.disk_bytes,
+            share: config.spare_devices.share,
+        },
     }));
     let child = Program {
         path: program,
@@ -173,6 +190,10 @@ impl Vm for KvmVm {
     fn resize(&self) -> Option<&dyn Resize> {
         Some(self)
     }
+
+    fn plug(&self) -> Option<&dyn Plug> {
+        Some(self)
+    }
 }
 
 #[async_trait]
@@ -194,6 +215,32 @@ impl Resize for KvmVm {
         self.command(Request::Resize { memory_bytes }).await?;
         self.memory_bytes.store(memory_bytes, Ordering::Relaxed);
         Ok(())
+    }
+}
+
+#[async_trait]
+impl Plug for KvmVm {
+    async fn plug(&self, device: Device) -> Result<Place, BackendError> {
+        let vmm = self.life.running(Phase::Run)?;
+        let mut with = Descriptors::default();
+        let device = match device {
+            Device::Disk(disk) => vmm_control::Device::Disk(devices::disk(disk, &mut with)),
+            Device::Image(image) => vmm_control::Device::Image(devices::image(image, &mut with)),
+            Device::Nic(nic) => {
+                let vhosts = vhosts(&nic, self.vhost_net);
+                vmm_control::Device::Nic(devices::nic(nic, vhosts, &mut with))
+            }
+            Device::Share(share) => vmm_control::Device::Share(devices::share(share, &mut with)),
+        };
+        vmm.control
+            .plug(device, &with)
+            .await
+            .map(Place)
+            .map_err(|error| vmm.disobeys(Phase::Run, chain(&error)))
+    }
+
+    async fn unplug(&self, place: Place) -> Result<(), BackendError> {
+        self.command(Request::Unplug { place: place.0 }).await
     }
 }
 

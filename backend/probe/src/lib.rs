@@ -12,7 +12,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use backend_api::{Backend, BackendError, Diagnostics, Privileges, Vm, VmConfig, VmExit};
+use backend_api::{
+    Backend, BackendError, Diagnostics, Privileges, SpareDevices, Vm, VmConfig, VmExit,
+};
 use serde::{Deserialize, Serialize};
 use tokio::time::timeout;
 
@@ -140,6 +142,9 @@ impl Probe {
             spare_vcpus: 0,
             share: None,
             nics: Vec::new(),
+            disks: Vec::new(),
+            images: Vec::new(),
+            spare_devices: SpareDevices::default(),
             network: None,
             privileges: self.privileges,
         };

@@ -181,6 +181,8 @@ impl Backend for QemuBackend {
             share: true,
             pause: true,
             resize: false,
+            plug: false,
+            devices: 0,
             nics: MAX_NICS,
             nic_queues: MAX_VCPUS,
             max_vcpus: MAX_VCPUS,

@@ -6,12 +6,14 @@
 //!
 //! - the first answers the driver, and ends the process when the driver hangs up;
 //! - `devices` serves all devices;
+//! - `disk` reads and writes the file of a disk;
 //! - `vcpuN` runs a virtual CPU.
 //!
 //! It exits with 0 when the guest has reset itself, which is how a guest ends, and with 1 when the guest cannot go on; it
 //! says why on standard error.
 
 mod clock;
+mod devices;
 mod growth;
 mod log;
 mod sandbox;
@@ -77,6 +79,12 @@ fn run(machine: &mut Option<Sandbox>) -> anyhow::Result<()> {
             }
             (Request::Resize { memory_bytes }, Some(machine)) => {
                 machine.resize(memory_bytes).map(|()| Reply::Done)
+            }
+            (Request::Plug(device), Some(machine)) => {
+                machine.plug(device, received).map(Reply::Plugged)
+            }
+            (Request::Unplug { place }, Some(machine)) => {
+                machine.unplug(place).map(|()| Reply::Done)
             }
             (Request::Stats, Some(machine)) => Ok(Reply::Stats(machine.stats())),
         };

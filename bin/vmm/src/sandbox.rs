@@ -1,5 +1,6 @@
 //! The machine of a sandbox, as its driver wants it.
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io;
 use std::sync::Arc;
@@ -9,17 +10,14 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use vmm_balloon::Balloon;
 use vmm_console::{Console, LastWords};
-use vmm_control::{Create, Handle, LINK_PORT, Received, Request, Stats, Times};
-use vmm_fs::Fs;
-use vmm_jail::Jail;
-use vmm_machine::{Backing, Config, Guest, Machine, Outcome};
-use vmm_net::Net;
+use vmm_control::{Create, Device, LINK_PORT, Received, Request, Spare, Stats, Times};
+use vmm_jail::{Jail, Role};
+use vmm_machine::{Backing, Config, Guest, Machine, Outcome, Slot};
 use vmm_rng::Rng;
-use vmm_virtio::{EventLoop, Rates};
+use vmm_virtio::EventLoop;
 use vmm_vsock::Vsock;
 
-use crate::clock;
-use crate::growth;
+use crate::{clock, devices, growth};
 
 /// How long the driver may take to read what the guest has printed before its end. It reads all the time.
 const READING: Duration = Duration::from_secs(2);
@@ -32,6 +30,12 @@ pub struct Sandbox {
     memory_bytes: u64,
     /// What can come and go.
     memory: Option<vmm_mem::Handle>,
+    spare: Spare,
+    /// Whether a file server can be given the memory.
+    shared: bool,
+    booted: bool,
+    /// The places of what was plugged in while the guest runs.
+    plugged: BTreeSet<u8>,
     jail: Jail,
     times: Times,
 }
@@ -51,11 +55,13 @@ impl Sandbox {
         let config = Config {
             memory_bytes: wanted.memory_bytes,
             growth_bytes: wanted.growth_bytes,
-            backing: match wanted.share {
-                Some(_) => Backing::Shared,
-                None => Backing::Private,
+            backing: if wanted.share.is_some() || wanted.spare.share {
+                Backing::Shared
+            } else {
+                Backing::Private
             },
             vcpus: wanted.vcpus,
+            spare_places: wanted.spare.places,
         };
         let guest = Guest {
             kernel: File::from(received.take(wanted.kernel)?),
@@ -87,31 +93,27 @@ impl Sandbox {
             machine.plug(Box::new(device))?;
         }
         for nic in wanted.nics {
-            let mut take = |handles: Vec<Handle>| {
-                handles
-                    .into_iter()
-                    .map(|handle| received.take(handle))
-                    .collect::<Result<Vec<_>, _>>()
-            };
-            let card = Net::new(vmm_net::Settings {
-                mac: nic.mac,
-                taps: take(nic.queues)?,
-                mtu: None,
-                vhosts: take(nic.vhost)?,
-                receive: Rates::default(),
-                transmit: Rates::default(),
-            });
-            machine.plug(Box::new(card.context("a network card")?))?;
+            machine.plug(Box::new(devices::card(nic, &mut received)?))?;
+        }
+        // What may be written into files: memory that is one has its length, but for what can come.
+        let spare = wanted.spare;
+        let mut longest = wanted.growth_bytes.max(spare.disk_bytes);
+        for disk in &wanted.disks {
+            let file = received.take(disk.file)?;
+            if !disk.read_only {
+                longest = longest.max(devices::file_length(&file)?);
+            }
+            machine.plug(Box::new(devices::disk(disk, file, None)?))?;
+        }
+        for image in &wanted.images {
+            machine.plug_image(devices::image(image, &mut received)?)?;
         }
         // Last, as it waits for the file server, which is being started.
-        if let Some(share) = wanted.share {
-            let setup = vmm_fs::Setup::new(&share.tag);
-            let socket = received.take(share.socket)?;
-            let fs = Fs::connect(&setup, socket, &machine.memory()).context("the file share")?;
+        if let Some(share) = &wanted.share {
+            let fs = devices::share(share, &mut received, &machine.memory())?;
             machine.plug(Box::new(fs))?;
         }
-        // There is no disk yet. Memory that is a file has its length, but for what can come.
-        vmm_jail::limit_files(wanted.growth_bytes)?;
+        vmm_jail::limit_files(longest)?;
         let filter = Arc::clone(&jail.devices);
         thread::Builder::new()
             .name("devices".to_owned())
@@ -133,6 +135,10 @@ impl Sandbox {
             last_words,
             memory_bytes: wanted.memory_bytes,
             memory,
+            spare,
+            shared: config.backing == Backing::Shared,
+            booted: false,
+            plugged: BTreeSet::new(),
             jail,
             times: Times {
                 ready,
@@ -155,7 +161,12 @@ impl Sandbox {
         let last_words = self.last_words.clone();
         let ended = move |outcome| end(outcome, &last_words);
         let loading = self.machine.boot(line, Arc::new(begin), Box::new(ended))?;
-        self.jail.main.apply()?;
+        if self.spare.places > 0 {
+            Jail::also(Role::Plugger)?.apply()?;
+        } else {
+            self.jail.main.apply()?;
+        }
+        self.booted = true;
         Ok(Times {
             processors: clock::now(),
             loading: u64::try_from(loading.as_nanos()).unwrap_or(u64::MAX),
@@ -186,6 +197,56 @@ impl Sandbox {
             None if more == 0 => Ok(()),
             None => bail!("the machine's memory was made not to grow"),
         }
+    }
+
+    /// Puts a device into a spare place of the guest that runs: its number.
+    ///
+    /// # Errors
+    /// When the machine was not made for that, when no place is left, and what is wrong with the device.
+    pub fn plug(&mut self, wanted: Device, mut received: Received<Request>) -> anyhow::Result<u8> {
+        if !self.booted {
+            bail!("a machine gets its first devices when it is made");
+        }
+        if self.spare.places == 0 {
+            bail!("the machine was made without spare places for devices");
+        }
+        let slot = match wanted {
+            Device::Disk(disk) => {
+                let file = received.take(disk.file)?;
+                let limit = Some(self.spare.disk_bytes);
+                let disk = devices::disk(&disk, file, limit)?;
+                self.machine.plug(Box::new(disk))
+            }
+            Device::Image(image) => {
+                let image = devices::image(&image, &mut received)?;
+                self.machine.plug_image(image)
+            }
+            Device::Nic(nic) => {
+                let card = devices::card(nic, &mut received)?;
+                self.machine.plug(Box::new(card))
+            }
+            Device::Share(_) if !self.shared => {
+                bail!("the machine's memory was made not to be shared with a file server")
+            }
+            Device::Share(share) => {
+                let fs = devices::share(&share, &mut received, &self.machine.memory())?;
+                self.machine.plug(Box::new(fs))
+            }
+        }?;
+        self.plugged.insert(slot.number());
+        Ok(slot.number())
+    }
+
+    /// Takes away what was plugged in while the guest runs.
+    ///
+    /// # Errors
+    /// When nothing was plugged into this place, and what KVM refuses.
+    pub fn unplug(&mut self, place: u8) -> anyhow::Result<()> {
+        if !self.plugged.remove(&place) {
+            bail!("nothing was plugged into place {place}");
+        }
+        let slot = Slot::at(place).context("there is no such place")?;
+        Ok(self.machine.unplug(slot)?)
     }
 
     /// Counters.

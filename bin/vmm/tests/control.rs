@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use rustix::io::{FdFlags, fcntl_setfd};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
-use vmm_control::{Create, Handle, Reply, Request, receive, send};
+use vmm_control::{Create, Handle, Reply, Request, Spare, receive, send};
 
 /// A VMM without a machine, and its driver's end of the control socket.
 fn start() -> (Child, OwnedFd) {
@@ -53,6 +53,9 @@ fn machine() -> Create {
         link: Handle(4),
         share: None,
         nics: Vec::new(),
+        disks: Vec::new(),
+        images: Vec::new(),
+        spare: Spare::default(),
     }
 }
 

@@ -7,10 +7,11 @@ use cofferdam_protocol::ttrpc::asynchronous::TtrpcContext;
 use cofferdam_protocol::ttrpc::{Code, Error, Result, get_status};
 use cofferdam_protocol::{
     Agent, ConfigureSandboxRequest, ContainerRequest, ContainerStatsResponse,
-    CreateContainerRequest, CreateContainerResponse, Empty, Event, ExecProcessRequest,
-    ExecProcessResponse, HelloRequest, HelloResponse, ListProcessesResponse, PROTOCOL_VERSION,
-    ProcessRequest, ResizePtyRequest, ResizeSandboxRequest, SignalProcessRequest,
-    StartContainerResponse, UpdateContainerRequest, UpdateNetworkRequest, WaitProcessResponse,
+    CreateContainerRequest, CreateContainerResponse, DeviceRequest, Empty, Event,
+    ExecProcessRequest, ExecProcessResponse, HelloRequest, HelloResponse, ListProcessesResponse,
+    PROTOCOL_VERSION, PlugDeviceResponse, ProcessRequest, ResizePtyRequest, ResizeSandboxRequest,
+    SignalProcessRequest, StartContainerResponse, UpdateContainerRequest, UpdateNetworkRequest,
+    WaitProcessResponse,
 };
 
 use super::status::Coded;
@@ -95,6 +96,20 @@ impl Agent for Service {
         request: ResizeSandboxRequest,
     ) -> Result<Empty> {
         let done = self.sandbox.resize(request).await;
+        done.map(|()| empty()).map_err(Coded::into_status)
+    }
+
+    async fn plug_device(
+        &self,
+        _: &TtrpcContext,
+        request: DeviceRequest,
+    ) -> Result<PlugDeviceResponse> {
+        let found = crate::sandbox::plug(request.place).await;
+        found.map_err(Coded::into_status)
+    }
+
+    async fn unplug_device(&self, _: &TtrpcContext, request: DeviceRequest) -> Result<Empty> {
+        let done = crate::sandbox::unplug(request.place).await;
         done.map(|()| empty()).map_err(Coded::into_status)
     }
 

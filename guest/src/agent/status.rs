@@ -7,7 +7,7 @@ use cofferdam_protocol::ttrpc::{Code, Error, get_status};
 use crate::container::ContainerError;
 use crate::helper::chain;
 use crate::network::NetworkError;
-use crate::sandbox::{ConfigureError, EventError, ResizeError};
+use crate::sandbox::{ConfigureError, DeviceError, EventError, ResizeError};
 
 /// An error that has a ttrpc code.
 pub(super) trait Coded: StdError + Sized {
@@ -53,6 +53,15 @@ impl Coded for ResizeError {
             Self::Processors { .. } => Code::INVALID_ARGUMENT,
             Self::Memory { .. } => Code::RESOURCE_EXHAUSTED,
             Self::Kernel { .. } => Code::INTERNAL,
+        }
+    }
+}
+
+impl Coded for DeviceError {
+    fn code(&self) -> Code {
+        match self {
+            Self::NoPlace { .. } | Self::Empty { .. } => Code::NOT_FOUND,
+            Self::Driverless { .. } | Self::Silent { .. } | Self::Kernel { .. } => Code::INTERNAL,
         }
     }
 }

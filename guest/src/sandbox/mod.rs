@@ -3,11 +3,13 @@
 mod configure;
 mod devices;
 mod events;
+mod plug;
 mod resize;
 mod shutdown;
 
 pub use configure::ConfigureError;
 pub use events::{EventError, Events};
+pub(crate) use plug::{DeviceError, plug, unplug};
 pub use resize::ResizeError;
 
 use std::sync::atomic::AtomicU64;

@@ -205,6 +205,8 @@ mod tests {
         share: true,
         pause: true,
         resize: true,
+        plug: false,
+        devices: 0,
         nics: 1,
         nic_queues: 1,
         max_vcpus: 8,

@@ -5,7 +5,9 @@ use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::Duration;
 
-use backend_api::{Backend, BackendError, LinkIo, Nic, Phase, Resize, Share, Vm, VmConfig};
+use backend_api::{
+    Backend, BackendError, LinkIo, Nic, Phase, Resize, Share, SpareDevices, Vm, VmConfig,
+};
 use backend_process::Exit;
 use cofferdam_protocol::SHARE_TAG;
 use sandbox_network::Namespace;
@@ -208,6 +210,9 @@ pub(crate) fn vm_config(config: &Config, name: &str, size: Size, share: Option<S
         spare_vcpus: 0,
         share,
         nics: Vec::new(),
+        disks: Vec::new(),
+        images: Vec::new(),
+        spare_devices: SpareDevices::default(),
         network: None,
         privileges: backend::privileges(config),
     }

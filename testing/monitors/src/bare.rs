@@ -21,6 +21,7 @@ pub fn run(kernel: &Path, image: &Path, memory_mib: u64, command_line: &str) -> 
         growth_bytes: 0,
         backing: Backing::Private,
         vcpus: 1,
+        spare_places: 0,
     };
     let guest = Guest {
         kernel: file(kernel)?,

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use anyhow::{Context, Result};
-use backend_api::{Backend, LinkIo, Privileges, Vm, VmConfig};
+use backend_api::{Backend, LinkIo, Privileges, SpareDevices, Vm, VmConfig};
 use backend_kvm::{KvmBackend, KvmConfig};
 use serde_json::json;
 use tokio::io::AsyncReadExt;
@@ -182,6 +182,9 @@ async fn machine(program: &Path, guest: &Guest) -> Result<Box<dyn Vm>> {
         vcpus: 1,
         share: None,
         nics: Vec::new(),
+        disks: Vec::new(),
+        images: Vec::new(),
+        spare_devices: SpareDevices::default(),
         network: None,
         privileges: USER,
     };

@@ -9,7 +9,7 @@ use rustix::fs::{FileType, OFlags, SeekFrom};
 use vmm_virtio::{Activation, Broken, ConfigSpace, Device, Flags, Interrupt, Offer, RateLimiter};
 
 use crate::configuration::{self, QUEUE_SIZE, SECTOR, WRITEBACK};
-use crate::engine::{self, Engine};
+use crate::engine::{self, Begin, Engine};
 use crate::options::{DiskError, MOST_QUEUES, Options};
 use crate::serve::{Active, Storage};
 use crate::statistics::Statistics;
@@ -35,6 +35,15 @@ impl Disk {
     /// # Errors
     /// [`DiskError`].
     pub fn new(file: OwnedFd, options: Options) -> Result<Self, DiskError> {
+        Self::confined(file, options, Arc::new(|| Ok(())))
+    }
+
+    /// As [`new`](Self::new). `begin` runs first in the thread that serves the disk, if it is served by one: what it cannot do
+    /// is the end of the disk, which then answers nothing.
+    ///
+    /// # Errors
+    /// [`DiskError`].
+    pub fn confined(file: OwnedFd, options: Options, begin: Begin) -> Result<Self, DiskError> {
         if !options.block_size.is_power_of_two() || !(512..=4096).contains(&options.block_size) {
             return Err(DiskError::BlockSize(options.block_size));
         }
@@ -63,7 +72,7 @@ impl Disk {
         control
             .remeasure()
             .map_err(|error| DiskError::System("measure", error))?;
-        let (engine, work) = engine::start(&file, options.engine)
+        let (engine, work) = engine::start(&file, options.engine, begin)
             .map_err(|error| DiskError::System("set up input and output of", error))?;
         let limiter = options
             .rates

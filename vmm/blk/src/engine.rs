@@ -23,6 +23,9 @@ pub enum Engine {
     Worker,
 }
 
+/// What a disk's thread does first: it gives up what it does not need.
+pub type Begin = Arc<dyn Fn() -> io::Result<()> + Send + Sync>;
+
 /// What is to be done with a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Action {
@@ -95,6 +98,7 @@ pub(crate) trait Work: Send {
 pub(crate) fn start(
     file: &Arc<OwnedFd>,
     wanted: Option<Engine>,
+    begin: Begin,
 ) -> io::Result<(Engine, Box<dyn Work>)> {
     if wanted != Some(Engine::Worker) {
         match Ring::new(file) {
@@ -105,7 +109,7 @@ pub(crate) fn start(
             Err(error) => return Err(error),
         }
     }
-    Ok((Engine::Worker, Box::new(Worker::new(file)?)))
+    Ok((Engine::Worker, Box::new(Worker::new(file, begin)?)))
 }
 
 /// Whether the host has no `io_uring` for us, or one that is too old (before Linux 5.15), rather than being out of

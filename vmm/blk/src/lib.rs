@@ -31,7 +31,8 @@
 //! filesystems. There are at most two per machine, as every ring sets the limit. They go after five seconds without
 //! work, but for the last, which the kernel lets look around every five seconds as long as the event loop lives: a
 //! machine that has flushed once is not entirely idle any more. One that only reads never has such a thread. The other
-//! engine has one thread per disk, started by [`Disk::new`]; it inherits its creator's seccomp filter, and calls
+//! engine has one thread per disk, started by [`Disk::new`]; it inherits its creator's seccomp filter, can be given a
+//! tighter one ([`Disk::confined`]), and calls
 //! `preadv2`, `pwritev2`, `fdatasync`, `fallocate`, `futex` and `write` (to an eventfd). The event loop calls `fstat` and
 //! `io_uring_enter`; so do virtual CPUs at a reset.
 
@@ -49,6 +50,6 @@ mod tests;
 mod worker;
 
 pub use disk::{Control, Disk};
-pub use engine::{Engine, IN_FLIGHT};
+pub use engine::{Begin, Engine, IN_FLIGHT};
 pub use options::{DiskError, Options};
 pub use statistics::{Counts, Statistics};

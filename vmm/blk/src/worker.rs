@@ -11,7 +11,7 @@ use std::thread::JoinHandle;
 use rustix::fs::FallocateFlags;
 use vmm_virtio::EventFd;
 
-use crate::engine::{Action, Done, IN_FLIGHT, Job, Work};
+use crate::engine::{Action, Begin, Done, IN_FLIGHT, Job, Work};
 
 pub(crate) struct Worker {
     shared: Arc<Shared>,
@@ -38,7 +38,7 @@ struct State {
 }
 
 impl Worker {
-    pub(crate) fn new(file: &Arc<OwnedFd>) -> io::Result<Self> {
+    pub(crate) fn new(file: &Arc<OwnedFd>, begin: Begin) -> io::Result<Self> {
         let shared = Arc::new(Shared {
             state: Mutex::default(),
             todo: Condvar::new(),
@@ -48,7 +48,10 @@ impl Worker {
         });
         let thread = std::thread::Builder::new().name("disk".to_owned()).spawn({
             let shared = Arc::clone(&shared);
-            move || shared.run()
+            move || match begin() {
+                Ok(()) => shared.run(),
+                Err(error) => tracing::error!(%error, "a disk is not served"),
+            }
         })?;
         Ok(Self {
             shared,

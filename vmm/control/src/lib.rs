@@ -5,7 +5,7 @@
 //! come from one build, and a VMM lives no longer than its driver. When the driver hangs up, the VMM ends.
 //!
 //! ```text
-//!   Create ──▶ Boot ──▶ Pause ⇄ Resume, Resize, Stats … ──▶ Stop, or the driver hangs up
+//!   Create ──▶ Boot ──▶ Pause ⇄ Resume, Resize, Plug ⇄ Unplug, Stats … ──▶ Stop, or the driver hangs up
 //! ```
 //!
 //! What anything may be of is bounded here: a message by [`MESSAGE_LIMIT`], descriptors by [`DESCRIPTOR_LIMIT`].
@@ -45,6 +45,13 @@ pub enum Request {
         /// All of it.
         memory_bytes: u64,
     },
+    /// Puts a device into a spare place; answered by [`Reply::Plugged`]. The guest has to be told.
+    Plug(Device),
+    /// Takes away what [`Request::Plug`] has put into this place, whatever the guest does with it.
+    Unplug {
+        /// What [`Reply::Plugged`] has told.
+        place: u8,
+    },
     /// Asks for [`Reply::Stats`].
     Stats,
     /// Ends the machine and its process.
@@ -61,6 +68,8 @@ pub enum Reply {
     Failed(String),
     /// The virtual CPUs run from now on: however soon the guest ends, this is told before.
     Booted(Times),
+    /// The device is in this place, and the guest finds it as `virtio-mmio.PLACE`.
+    Plugged(u8),
     /// Counters.
     Stats(Stats),
 }
@@ -91,6 +100,61 @@ pub struct Create {
     pub share: Option<Share>,
     /// Network cards.
     pub nics: Vec<Nic>,
+    /// Disks.
+    pub disks: Vec<Disk>,
+    /// Images in memory.
+    pub images: Vec<Image>,
+    /// What can be plugged in while the guest runs.
+    pub spare: Spare,
+}
+
+/// What a machine is prepared for, beside what it boots with.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Spare {
+    /// Places for devices.
+    pub places: u8,
+    /// How long a file may be that is a disk which the guest can write, in bytes.
+    pub disk_bytes: u64,
+    /// Whether a file share may come: memory is one that can be shared.
+    pub share: bool,
+}
+
+/// What can be plugged in.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub enum Device {
+    /// A disk.
+    Disk(Disk),
+    /// An image in memory.
+    Image(Image),
+    /// A network card.
+    Nic(Nic),
+    /// A file share.
+    Share(Share),
+}
+
+/// A disk.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Disk {
+    /// A file or block device, open for what the guest may do.
+    pub file: Handle,
+    /// Whether the guest may only read.
+    pub read_only: bool,
+    /// The name that the guest gets for it: at most [`SERIAL_LIMIT`] bytes.
+    pub serial: String,
+}
+
+/// The longest serial number of a disk, in bytes (virtio 1.3, 5.2.6).
+pub const SERIAL_LIMIT: usize = 20;
+
+/// An image that is in the guest's memory and that it can only read.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Image {
+    /// A file or block device.
+    pub file: Handle,
 }
 
 /// A machine grows and shrinks by multiples of this, in bytes.

@@ -15,8 +15,12 @@ pub enum Role {
     Setup,
     /// The first thread while the guest runs.
     Main,
+    /// The first thread while a guest runs whose machine takes more devices.
+    Plugger,
     /// The thread that serves devices.
     Devices,
+    /// A thread that reads and writes a disk's file.
+    Disk,
     /// A thread that runs a virtual CPU.
     Vcpu,
 }
@@ -30,14 +34,25 @@ impl Role {
                 &rules::WORK,
                 &rules::DEVICES,
                 &rules::VCPU,
+                &rules::DISK,
+                &rules::PLUG,
                 &rules::SETUP,
             ],
             Self::Main => &[&rules::EVERYBODY, &rules::MAIN],
+            // It starts threads of disks, which begin with its list.
+            Self::Plugger => &[
+                &rules::EVERYBODY,
+                &rules::MAIN,
+                &rules::WORK,
+                &rules::DISK,
+                &rules::PLUG,
+            ],
+            Self::Disk => &[&rules::EVERYBODY, &rules::DISK],
             Self::Devices => &[&rules::EVERYBODY, &rules::WORK, &rules::DEVICES],
             Self::Vcpu => &[&rules::EVERYBODY, &rules::WORK, &rules::VCPU],
         };
         let mut all = lists.concat();
-        if self != Self::Main {
+        if !matches!(self, Self::Main | Self::Disk) {
             // What a network card asks of its tap and of vhost-net while it runs, by whichever thread.
             all.extend(vmm_net::IOCTLS.map(Rule::request));
         }

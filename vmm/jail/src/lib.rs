@@ -4,8 +4,10 @@
 //!
 //! ```text
 //!   main        enter() ──▶ Setup ──▶ Machine made ──▶ Boot ──▶ Main        answers the driver
+//!                                                           └──▶ Plugger     does so, and plugs devices in and out
 //!   devices                           └─ started in Setup ──▶ Devices       serves all devices
 //!   vcpuN                                             └─ started in Setup ──▶ Vcpu
+//!   disk                              └─ started in Setup or by the Plugger ──▶ Disk
 //! ```
 //!
 //! A thread begins with what the thread has that starts it, and can only give up more: [`Role::Setup`] allows what all
@@ -29,7 +31,7 @@ pub use error::JailError;
 pub use filter::{Filter, Role, Violation};
 pub use process::{limit_files, restrict_files};
 
-/// The lists that are still to be applied, ready for the threads that they are for.
+/// The lists that every machine still applies, ready for the threads that they are for.
 #[derive(Debug, Clone)]
 pub struct Jail {
     /// For the first thread, once all others run.
@@ -38,6 +40,16 @@ pub struct Jail {
     pub devices: Arc<Filter>,
     /// For the threads of virtual CPUs.
     pub vcpu: Arc<Filter>,
+}
+
+impl Jail {
+    /// A list that only some machines need: it takes its time to be made ready.
+    ///
+    /// # Errors
+    /// As [`Filter::new`].
+    pub fn also(role: Role) -> Result<Arc<Filter>, JailError> {
+        Filter::new(role, Violation::default()).map(Arc::new)
+    }
 }
 
 /// Gives up what nobody here needs, and all that [`Role::Setup`] does not. To be called first, by the only thread there is.

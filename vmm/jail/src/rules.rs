@@ -123,11 +123,72 @@ pub const WORK: [Rule; 7] = [
 ];
 
 /// What only the thread does that serves devices.
-pub const DEVICES: [Rule; 2] = [
+pub const DEVICES: [Rule; 3] = [
     // It waits for events.
     Rule::call(libc::SYS_epoll_wait),
     // Memory that comes and goes is a file in memory, as long as what is there of it.
     Rule::call(libc::SYS_ftruncate),
+    // A disk's file may have been cut: its length is looked at.
+    Rule::call(libc::SYS_fstat),
+];
+
+/// What the thread of a disk does: it reads and writes one file.
+pub const DISK: [Rule; 5] = [
+    Rule::call(libc::SYS_preadv2),
+    Rule::call(libc::SYS_pwritev2),
+    Rule::call(libc::SYS_fdatasync),
+    // What the guest discards becomes a hole, and what it wants zeroed is so; the file stays as long as it is.
+    Rule::when(
+        libc::SYS_fallocate,
+        Is(
+            1,
+            (libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE) as u32,
+        ),
+    ),
+    Rule::when(
+        libc::SYS_fallocate,
+        Is(
+            1,
+            (libc::FALLOC_FL_ZERO_RANGE | libc::FALLOC_FL_KEEP_SIZE) as u32,
+        ),
+    ),
+];
+
+/// What it takes to plug a device in and out, of descriptors that came with a request. Only where the machine was made for
+/// that is it still allowed to the first thread while the guest runs.
+pub const PLUG: [Rule; 21] = [
+    // KVM: an image in the guest's memory, and devices' queues.
+    kvm_write(0x46, 32),
+    kvm_write(0x79, 64),
+    // An image is mapped to be read.
+    Rule::when(libc::SYS_mmap, Is(2, libc::PROT_READ as u32)),
+    // Disks and images: what they are, and how long.
+    Rule::call(libc::SYS_fstat),
+    Rule::call(libc::SYS_lseek),
+    // The network card: what the tap is, and the length of its headers.
+    Rule::request(libc::TUNGETIFF as u32),
+    Rule::request(libc::TUNSETVNETHDRSZ as u32),
+    // The network card: vhost-net becomes ours, and tells what it can do (VHOST_SET_OWNER, VHOST_GET_FEATURES).
+    Rule::request(0xaf01),
+    Rule::request(0x8008_af00),
+    // A disk is open for what it is there for; taps and sockets do not block.
+    Rule::when(libc::SYS_fcntl, Is(1, libc::F_GETFL as u32)),
+    Rule::when(libc::SYS_fcntl, Is(1, libc::F_SETFL as u32)),
+    Rule::request(libc::FIONBIO as u32),
+    // Timers of devices.
+    Rule::call(libc::SYS_timerfd_create),
+    // A disk's thread. The C library tries clone3 first: that is answered elsewhere (`filter.rs`), as its flags can't be
+    // seen.
+    Rule::call(libc::SYS_clone3),
+    Rule::when(libc::SYS_clone, Is(0, THREAD)),
+    // A thread begins: what the C library keeps with the kernel, its name, the ends of its stack.
+    Rule::call(libc::SYS_set_robust_list),
+    Rule::call(libc::SYS_rseq),
+    Rule::when(libc::SYS_prctl, Is(0, libc::PR_SET_NAME as u32)),
+    Rule::call(libc::SYS_sched_getaffinity),
+    // The next list.
+    Rule::when(libc::SYS_prctl, Is(0, libc::PR_SET_NO_NEW_PRIVS as u32)),
+    Rule::when(libc::SYS_seccomp, Is(0, libc::SECCOMP_SET_MODE_FILTER)),
 ];
 
 /// What only the thread of a virtual CPU does.
@@ -138,8 +199,8 @@ pub const VCPU: [Rule; 2] = [
     kvm_write(0x6a, 8),
 ];
 
-/// What it takes to make a machine, before any guest has run.
-pub const SETUP: [Rule; 44] = [
+/// What else it takes to make a machine, before any guest has run.
+pub const SETUP: [Rule; 25] = [
     // KVM: version, abilities and features, the size of what a virtual CPU shares with us.
     kvm(0x00),
     kvm(0x03),
@@ -150,10 +211,8 @@ pub const SETUP: [Rule; 44] = [
     kvm(0x47),
     kvm_write(0xa3, 104),
     kvm(0x41),
-    // KVM: the guest's memory, and devices' interrupts and queues.
-    kvm_write(0x46, 32),
+    // KVM: devices' interrupts.
     kvm_write(0x76, 32),
-    kvm_write(0x79, 64),
     // KVM: features, model-specific registers, and registers of a virtual CPU.
     kvm_write(0x90, 8),
     kvm_write(0x89, 8),
@@ -162,14 +221,7 @@ pub const SETUP: [Rule; 44] = [
     kvm_write(0x82, 144),
     // What KVM shares with us, guest memory that is a file, images: memory of a file, without code.
     Rule::when(libc::SYS_mmap, Lacks(2, EXECUTABLE)),
-    // The network card: what the tap is, and the length of its headers.
-    Rule::request(libc::TUNGETIFF as u32),
-    Rule::request(libc::TUNSETVNETHDRSZ as u32),
-    // The network card: vhost-net becomes ours, and tells what it can do (VHOST_SET_OWNER, VHOST_GET_FEATURES).
-    Rule::request(0xaf01),
-    Rule::request(0x8008_af00),
     // Kernel and image: their length and kind, and the kernel's headers. Of what is open only.
-    Rule::call(libc::SYS_lseek),
     Rule::call(libc::SYS_pread64),
     Rule::when(libc::SYS_statx, Has(2, libc::AT_EMPTY_PATH as u32)),
     Rule::when(libc::SYS_newfstatat, Has(3, libc::AT_EMPTY_PATH as u32)),
@@ -177,27 +229,12 @@ pub const SETUP: [Rule; 44] = [
     Rule::call(libc::SYS_memfd_create),
     Rule::call(libc::SYS_ftruncate),
     Rule::when(libc::SYS_fcntl, Is(1, libc::F_ADD_SEALS as u32)),
-    // What came with a request is not inherited; console, taps and sockets do not block.
+    // What came with a request is not inherited.
     Rule::when(libc::SYS_fcntl, Is(1, libc::F_SETFD as u32)),
-    Rule::when(libc::SYS_fcntl, Is(1, libc::F_GETFL as u32)),
-    Rule::when(libc::SYS_fcntl, Is(1, libc::F_SETFL as u32)),
-    Rule::request(libc::FIONBIO as u32),
-    // The event loop, and timers of devices.
+    // The event loop.
     Rule::call(libc::SYS_epoll_create1),
-    Rule::call(libc::SYS_timerfd_create),
-    // Threads. The C library tries clone3 first: that is answered elsewhere (`filter.rs`), as its flags can't be seen.
-    Rule::call(libc::SYS_clone3),
-    Rule::when(libc::SYS_clone, Is(0, THREAD)),
-    // A thread begins: what the C library keeps with the kernel, its name, the ends of its stack.
-    Rule::call(libc::SYS_set_robust_list),
-    Rule::call(libc::SYS_rseq),
-    Rule::when(libc::SYS_prctl, Is(0, libc::PR_SET_NAME as u32)),
-    Rule::call(libc::SYS_sched_getaffinity),
     // The stack's end is found by its limit; a limit is set for files. Of this process only.
     Rule::when(libc::SYS_prlimit64, Is(0, 0)),
     // The signal that stops virtual CPUs is given a handler.
     Rule::call(libc::SYS_rt_sigaction),
-    // The next list.
-    Rule::when(libc::SYS_prctl, Is(0, libc::PR_SET_NO_NEW_PRIVS as u32)),
-    Rule::when(libc::SYS_seccomp, Is(0, libc::SECCOMP_SET_MODE_FILTER)),
 ];

@@ -21,7 +21,11 @@ enum End {
     Unconfined,
 }
 
+/// Those of every machine.
 const ROLES: [Role; 4] = [Role::Setup, Role::Main, Role::Devices, Role::Vcpu];
+
+/// Those of a machine that has disks, or takes devices while its guest runs.
+const MORE: [Role; 2] = [Role::Plugger, Role::Disk];
 
 /// The end of a child that keeps to a list and then makes a call.
 fn child(role: Role, violation: Violation, call: &dyn Fn() -> c_long) -> End {
@@ -191,7 +195,7 @@ fn forbidden() -> Vec<Attempt> {
 
 #[test]
 fn what_nobody_may_do_is_the_end() {
-    for role in ROLES {
+    for role in ROLES.into_iter().chain(MORE) {
         for (name, attempt) in forbidden() {
             let end = child(role, Violation::Kill, &attempt);
             assert_eq!(end, End::Signal(libc::SIGSYS), "{role:?}: {name}");
@@ -286,6 +290,73 @@ fn what_only_others_may_do_is_the_end() {
     of(
         &vcpus,
         attempt("run", libc::SYS_ioctl, [-1, RUN | 1 << 32, 0, 0]),
+    );
+}
+
+/// What a machine that takes devices may still do while its guest runs, and what it may not.
+#[test]
+fn who_plugs_devices_may_make_no_machine_and_open_nothing() {
+    let passes = |role, (name, attempt): Attempt| {
+        let end = child(role, Violation::Kill, &attempt);
+        assert!(
+            matches!(end, End::Passed | End::Refused(_)),
+            "{role:?}: {name}: {end:?}"
+        );
+    };
+    let ends = |role, (name, attempt): Attempt| {
+        let end = child(role, Violation::Kill, &attempt);
+        assert_eq!(end, End::Signal(libc::SIGSYS), "{role:?}: {name}");
+    };
+    let memory: c_long = 0x4020_ae46;
+    let zero = c_long::from(libc::FALLOC_FL_ZERO_RANGE | libc::FALLOC_FL_KEEP_SIZE);
+    passes(
+        Role::Plugger,
+        attempt("an image", libc::SYS_ioctl, [-1, memory, 0, 0]),
+    );
+    passes(
+        Role::Plugger,
+        (
+            "to be read",
+            Box::new(|| map(libc::PROT_READ, libc::MAP_SHARED)),
+        ),
+    );
+    for role in MORE {
+        passes(
+            role,
+            attempt("zeros", libc::SYS_fallocate, [-1, zero, 0, 1]),
+        );
+        passes(role, attempt("a write", libc::SYS_pwritev2, [-1, 0, 0, 0]));
+        ends(
+            role,
+            ("memory of a file", Box::new(|| map(DATA, libc::MAP_SHARED))),
+        );
+        ends(
+            role,
+            attempt("a longer file", libc::SYS_fallocate, [-1, 0, 0, 1]),
+        );
+        ends(role, attempt("a cut", libc::SYS_ftruncate, [-1, 0, 0, 0]));
+        ends(role, attempt("run", libc::SYS_ioctl, [-1, RUN, 0, 0]));
+        ends(
+            role,
+            attempt("a machine", libc::SYS_ioctl, [-1, CREATE_VM, 0, 0]),
+        );
+        ends(role, attempt("a limit", libc::SYS_prlimit64, [0, 0, 0, 0]));
+        ends(
+            role,
+            attempt("a handler", libc::SYS_rt_sigaction, [15, 0, 0, 8]),
+        );
+    }
+    ends(
+        Role::Disk,
+        attempt("a thread", libc::SYS_clone, [0x3d_0f00, 0, 0, 0]),
+    );
+    ends(
+        Role::Disk,
+        attempt("an image", libc::SYS_ioctl, [-1, memory, 0, 0]),
+    );
+    ends(
+        Role::Disk,
+        attempt("recvmsg", libc::SYS_recvmsg, [-1, 0, 0, 0]),
     );
 }
 

@@ -20,6 +20,19 @@ impl Slot {
         (0..SLOTS).map(Self)
     }
 
+    /// The one with this number.
+    #[must_use]
+    pub fn at(number: u8) -> Option<Self> {
+        Some(Self(number.into())).filter(|slot| slot.0 < SLOTS)
+    }
+
+    /// Its number. Linux names the device in it `virtio-mmio.NUMBER`: all places up to the last one are on its command line,
+    /// in their order.
+    #[must_use]
+    pub fn number(self) -> u8 {
+        self.0 as u8
+    }
+
     /// The guest address of its registers.
     #[must_use]
     pub fn address(self) -> u64 {

@@ -32,7 +32,7 @@ pub enum Error {
     /// What is to be loaded has no place.
     #[error("{what} of {size} bytes does not fit into the guest's memory")]
     TooLarge {
-        /// The kernel, its image or its command line.
+        /// The kernel, its image, its command line, or an image in memory.
         what: &'static str,
         /// Its size, in bytes.
         size: u64,
@@ -40,9 +40,12 @@ pub enum Error {
     /// A machine of this shape is not made.
     #[error("{0}")]
     Shape(&'static str),
-    /// All places for devices are taken.
+    /// All places for devices are taken, or of a guest that runs those that it knows.
     #[error("the machine has no place left for a device")]
     Full,
+    /// There is nothing to take away.
+    #[error("there is no device in this place")]
+    Empty,
 }
 
 impl Error {

@@ -20,6 +20,7 @@ mod bus;
 mod error;
 mod machine;
 mod memory;
+mod places;
 #[cfg(feature = "testing")]
 pub mod testing;
 mod vcpu;

@@ -1,5 +1,6 @@
 //! One machine.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io;
 use std::os::fd::{IntoRawFd, OwnedFd};
@@ -10,13 +11,15 @@ use kvm_bindings::{
     KVM_API_VERSION, KVM_CAP_SPLIT_IRQCHIP, KVM_IRQ_ROUTING_MSI, KvmIrqRouting, kvm_enable_cap,
     kvm_irq_routing_entry, kvm_userspace_memory_region,
 };
-use kvm_ioctls::{Cap, IoEventAddress, Kvm, VcpuFd, VmFd};
-use vmm_virtio::{Device, EventLoop, Memory, Transport};
+use kvm_ioctls::{Cap, Kvm, VcpuFd, VmFd};
+use vmm_pmem::Image;
+use vmm_virtio::{Device, EventLoop, Memory};
 
 use crate::Error;
 use crate::boot::{self, Guest, Loading};
 use crate::bus::{Bus, Slot};
 use crate::memory::{Backing, Growth, GuestRam};
+use crate::places::{Images, Places};
 use crate::vcpu::{Exits, Outcome, Vcpus};
 use crate::x86_64::ioapic::{IoApic, Message};
 use crate::x86_64::mptable::Shape;
@@ -36,6 +39,8 @@ pub struct Config {
     pub backing: Backing,
     /// Virtual CPUs, 1 to 64.
     pub vcpus: u8,
+    /// Places beside those of the devices that are there at the boot: devices can be plugged into them while the guest runs.
+    pub spare_places: u8,
 }
 
 /// A virtual machine. Dropping it ends it.
@@ -44,7 +49,10 @@ pub struct Machine {
     ram: GuestRam,
     loading: Option<Loading>,
     processors: u8,
-    slots: Vec<Arc<Transport>>,
+    spare_places: u8,
+    places: Places,
+    /// Whether KVM keeps a guest from writing into memory.
+    read_only: bool,
     vcpus: Vec<VcpuFd>,
     common: kvm_bindings::CpuId,
     running: Option<Vcpus>,
@@ -76,6 +84,7 @@ impl Machine {
         let ram = GuestRam::new(config.memory_bytes, config.growth_bytes, config.backing)?;
         let loading = Loading::start(ram.clone(), guest)?;
         let kvm = open(kvm)?;
+        let read_only = kvm.check_extension(Cap::ReadonlyMem);
         let vm = kvm.create_vm().map_err(Error::kvm("create a machine"))?;
         vm.set_tss_address(layout::TSS)
             .map_err(Error::kvm("place the task state"))?;
@@ -96,18 +105,25 @@ impl Machine {
                     .map_err(Error::kvm("create a virtual CPU"))
             })
             .collect::<Result<Vec<_>, _>>()?;
-        let slots = Slot::all()
-            .map(|slot| {
-                Transport::new(&format!("slot {}", slot.0), ram.shared(), events)
-                    .map_err(Error::system("make a place for a device"))
-            })
-            .collect::<Result<Vec<_>, _>>()?;
+        let vm = Arc::new(vm);
+        let images = Images {
+            room: layout::images(
+                config.memory_bytes,
+                config.growth_bytes,
+                cpu::address_bits(&common),
+            ),
+            first_slot: ram.regions().count() as u32,
+            taken: BTreeMap::new(),
+        };
+        let places = Places::new(Arc::clone(&vm), &ram.shared(), events, images)?;
         Ok(Self {
-            vm: Arc::new(vm),
+            vm,
             ram,
             loading: Some(loading),
             processors: config.vcpus,
-            slots,
+            spare_places: config.spare_places,
+            places,
+            read_only,
             vcpus,
             common,
             running: None,
@@ -126,39 +142,32 @@ impl Machine {
         self.ram.growth()
     }
 
-    /// Puts a device into a free place, before the boot: the guest is told of its devices then, and has interrupts for those.
+    /// Puts a device into a free place. A guest that runs has to be told to look there (`Slot::number`).
     ///
     /// # Errors
-    /// [`Error::Full`]; a machine that was booted; what KVM or the host refuses.
+    /// [`Error::Full`]; what KVM or the host refuses.
     pub fn plug(&mut self, device: Box<dyn Device>) -> Result<Slot, Error> {
-        if self.loading.is_none() {
-            return Err(Error::Shape("a machine gets its devices before it boots"));
+        self.places.plug(device)
+    }
+
+    /// Puts an image into the guest's memory, which cannot write there, and a device that tells of it into a free place.
+    ///
+    /// # Errors
+    /// As [`plug`](Self::plug); [`Error::TooLarge`] when the guest has no address for it.
+    pub fn plug_image(&mut self, image: Image) -> Result<Slot, Error> {
+        if !self.read_only {
+            return Err(Error::Lacking("memory that a guest can't write"));
         }
-        let (slot, transport) = Slot::all()
-            .zip(&self.slots)
-            .find(|(_, transport)| !transport.is_plugged())
-            .ok_or(Error::Full)?;
-        let kicks = transport
-            .plug(device)
-            .map_err(Error::system("plug a device"))?;
-        let connected = self
-            .vm
-            .register_irqfd(transport.interrupt().event(), slot.interrupt())
-            .map_err(Error::kvm("connect a device's interrupt"))
-            .and_then(|()| {
-                let address = IoEventAddress::Mmio(slot.address() + Transport::NOTIFY);
-                for (queue, kick) in (0_u32..).zip(&kicks) {
-                    self.vm
-                        .register_ioevent(kick, &address, queue)
-                        .map_err(Error::kvm("connect a device's queue"))?;
-                }
-                Ok(())
-            });
-        if let Err(error) = connected {
-            transport.unplug();
-            return Err(error);
-        }
-        Ok(slot)
+        self.places.plug_image(image)
+    }
+
+    /// Takes a device away, whatever its driver does at the moment: the place reads as empty, and what was behind the device
+    /// is closed. A guest should be told to let go of it before.
+    ///
+    /// # Errors
+    /// [`Error::Empty`]; what KVM refuses.
+    pub fn unplug(&mut self, slot: Slot) -> Result<(), Error> {
+        self.places.unplug(slot)
     }
 
     /// Tells the guest of its machine, with this command line and its devices behind it, and starts the threads of the
@@ -177,14 +186,13 @@ impl Machine {
         let loading = self.loading.take();
         let loading = loading.ok_or(Error::Shape("a machine boots once"))?;
         let processors = self.processors;
-        let devices: Vec<_> = Slot::all()
-            .zip(&self.slots)
-            .filter(|(_, transport)| transport.is_plugged())
-            .map(|(slot, _)| slot.parameter())
-            .collect();
+        let known = self.places.announce(self.spare_places.into())?;
+        let devices: Vec<_> = known.iter().map(|slot| slot.parameter()).collect();
         let shape = Shape {
             processors,
-            lines: self.lines(),
+            // Up to the last place's, as the kernel programs each of them, which leaves the virtual CPU every time. The first
+            // is nobody's.
+            lines: known.len() as u8 + 1,
         };
         let loaded = loading.wait()?;
         boot::describe(&self.ram, &loaded, command_line, shape, &devices)?;
@@ -195,16 +203,9 @@ impl Machine {
         cpu::enter(&vcpus[0], &self.ram.shared(), loaded.entry)?;
         let vm = Arc::clone(&self.vm);
         let controller = IoApic::new(shape.lines, Box::new(move |messages| route(&vm, messages)));
-        let bus = Bus::new(self.slots.clone(), controller);
+        let bus = Bus::new(self.places.transports(), controller);
         self.running = Some(Vcpus::start(vcpus, bus, begin, ended)?);
         Ok(loaded.took)
-    }
-
-    /// The lines of the interrupt controller: up to the last device's, as the kernel programs each of them, which leaves the
-    /// virtual CPU every time.
-    fn lines(&self) -> u8 {
-        let last = self.slots.iter().rposition(|slot| slot.is_plugged());
-        last.map_or(1, |slot| slot as u8 + 2)
     }
 
     /// Freezes the virtual CPUs; done when this returns. Nothing happens before the boot.

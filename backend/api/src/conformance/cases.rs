@@ -320,7 +320,7 @@ async fn said(vm: &dyn Vm, words: &str) {
     within(words, vm, written).await;
 }
 
-async fn refused(fixture: &Fixture, config: crate::VmConfig) -> BackendError {
+pub(super) async fn refused(fixture: &Fixture, config: crate::VmConfig) -> BackendError {
     fixture
         .create(config)
         .await
@@ -328,7 +328,7 @@ async fn refused(fixture: &Fixture, config: crate::VmConfig) -> BackendError {
         .expect_err("it must be refused")
 }
 
-fn assert_unsupported(error: BackendError, word: &str) {
+pub(super) fn assert_unsupported(error: BackendError, word: &str) {
     assert!(matches!(error, BackendError::Unsupported { .. }), "{error}");
     assert!(error.to_string().contains(word), "{error}");
 }
@@ -343,7 +343,7 @@ pub(super) async fn echo(vm: &dyn Vm, link: &mut LinkIo) {
     assert_eq!(&answer, b"are you there");
 }
 
-async fn within<T>(what: &str, vm: &dyn Vm, future: impl Future<Output = T>) -> T {
+pub(super) async fn within<T>(what: &str, vm: &dyn Vm, future: impl Future<Output = T>) -> T {
     match timeout(PATIENCE, future).await {
         Ok(value) => value,
         Err(_elapsed) => panic!("{what} did not come{}", vm.diagnostics()),

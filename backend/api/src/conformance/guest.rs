@@ -1,5 +1,10 @@
 //! The guest of the suite: busybox, a script and a program for vsock, packed as an initramfs.
 
+#[path = "shell.rs"]
+mod shell;
+
+pub use shell::{census, run, tell};
+
 use std::ffi::OsString;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -27,6 +32,9 @@ pub const LAST_WORDS: &str = "conformance: last words";
 
 /// Makes the guest serve one host after the other.
 pub const AGAIN: &str = "conformance.again";
+
+/// Makes the guest's link lead to a shell instead of an echo.
+pub const SHELL: &str = "conformance.shell";
 
 /// Makes the guest write 300 kB, which is more than a socket holds, and [`FLOODED`] on its console before it serves. Where
 /// virtualization is emulated, each byte takes it a fifth of a millisecond.
@@ -80,17 +88,19 @@ if asked conformance.sizes; then
     while [ $(($(total) - boot)) -gt 0 ]; do $b sleep 0.1; done
     say "conformance: more $(($(total) - boot))"
 fi
+served="$b cat"
+if asked conformance.shell; then served="$b sh"; fi
 if [ -f /job ]; then $b sh /job >/dev/console 2>&1; fi
 for word in $($b cat /proc/cmdline); do
     case $word in cofferdam.link=vsock:*) vsock=${word#*vsock:} ;; esac
 done
 if [ "$vsock" ]; then
-    serve() { /bin/vsock "$vsock" $b cat; }
+    serve() { /bin/vsock "$vsock" $served; }
     serve 2>/dev/console
 else
     port=$($b grep -lx cofferdam.link /sys/class/virtio-ports/*/name)
     port=${port%/name}
-    serve() { $b cat <&3 >&3; }
+    serve() { $served <&3 >&3; }
     exec 3<>"/dev/${port##*/}"
     serve
 fi

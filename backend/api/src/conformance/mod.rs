@@ -5,16 +5,18 @@
 //! script that answers on the link port and does on the console what kernel parameters ask for.
 
 mod cases;
+mod devices;
 pub mod guest;
 mod templates;
 
 pub use cases::*;
+pub use devices::*;
 pub use templates::*;
 
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::{Backend, BackendError, LinkIo, Privileges, Vm, VmConfig};
+use crate::{Backend, BackendError, LinkIo, Privileges, SpareDevices, Vm, VmConfig};
 
 /// How long a guest may take for anything: these tests share a busy machine, and its virtualization may be emulated.
 pub const PATIENCE: Duration = Duration::from_secs(600);
@@ -46,6 +48,9 @@ impl Fixture {
             spare_vcpus: 0,
             share: None,
             nics: Vec::new(),
+            disks: Vec::new(),
+            images: Vec::new(),
+            spare_devices: SpareDevices::default(),
             network: None,
             privileges: self.privileges,
         }
@@ -95,6 +100,10 @@ macro_rules! conformance_tests {
             a_paused_guest_stands_still
             a_guest_grows_and_shrinks
             a_machine_without_spares_keeps_its_size
+            disks_and_images_are_there_at_the_boot
+            devices_come_and_go
+            a_guest_that_keeps_a_device_loses_it
+            what_cannot_be_plugged_is_refused
             copies_go_on_where_their_template_stopped
             a_template_of_a_guest_that_is_not_well_is_none
             a_damaged_template_is_refused

@@ -4,6 +4,7 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod agent;
 mod census;
 mod devices;
 mod driver;
@@ -11,5 +12,6 @@ mod group;
 mod guest;
 mod host;
 mod kernel;
+mod plug;
 mod scene;
 mod wire;

@@ -37,6 +37,11 @@ impl Wire {
         self.ip(&["link", "delete", NAME]);
     }
 
+    /// Gives the host's end an address.
+    pub fn answer(&self, address: &str) {
+        self.ip(&["address", "add", address, "dev", NAME]);
+    }
+
     fn ip(&self, words: &[&str]) {
         let number = self.namespace.as_raw_fd();
         let namespace = format!("--net=/proc/{}/fd/{number}", std::process::id());

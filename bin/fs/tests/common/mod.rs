@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use backend_api::conformance::{PATIENCE, guest};
-use backend_api::{Accelerator, Backend, Privileges, Share, Vm, VmConfig};
+use backend_api::{Accelerator, Backend, Privileges, Share, SpareDevices, Vm, VmConfig};
 use backend_qemu::{QemuBackend, QemuConfig};
 use sandbox_share::{Entry, EntryKind, ShareConfig, ShareEditor, ShareServer};
 use tokio::time::timeout;
@@ -106,6 +106,9 @@ pub async fn run_with(
                 socket: server.vmm_socket().expect("the first call gets it"),
             }),
             nics: Vec::new(),
+            disks: Vec::new(),
+            images: Vec::new(),
+            spare_devices: SpareDevices::default(),
             network: None,
             privileges: Privileges::Drop {
                 uid: 64_124,

@@ -36,7 +36,7 @@ pub(crate) fn all() -> Vec<Engine> {
 
 fn works(file: &Arc<OwnedFd>) -> Vec<Box<dyn Work>> {
     let ring = ring(file).map(|ring| -> Box<dyn Work> { Box::new(ring) });
-    let worker: Box<dyn Work> = Box::new(Worker::new(file).expect("a worker"));
+    let worker: Box<dyn Work> = Box::new(Worker::new(file, Arc::new(|| Ok(()))).expect("a worker"));
     ring.into_iter().chain([worker]).collect()
 }
 

@@ -32,6 +32,13 @@ pub fn identification(kvm: &Kvm) -> Result<CpuId, Error> {
         .map_err(Error::kvm("ask for the processor's features"))
 }
 
+/// How many bits a guest's physical address has: as many as leaf 0x80000008 says, or as the first processors had.
+pub fn address_bits(common: &CpuId) -> u32 {
+    let leaf = common.as_slice().iter();
+    let leaf = leaf.into_iter().find(|entry| entry.function == 0x8000_0008);
+    leaf.map_or(36, |entry| entry.eax & 0xff)
+}
+
 /// Makes the virtual CPU what it is.
 pub fn configure(vcpu: &VcpuFd, common: &CpuId, number: u8, processors: u8) -> Result<(), Error> {
     let cpuid = shaped(common, number, processors)?;

@@ -3,6 +3,7 @@
 //! ```text
 //!   0 ── zero page, page tables, command line ── 639 KiB ── MP table ── 1 MiB ── kernel … image ── 3 GiB
 //!   3.25 GiB ── devices     4 GiB ── more memory     a multiple of 2 GiB ── memory that comes while the guest runs
+//!   the next multiple of 2 GiB ── images
 //! ```
 
 use vm_memory::GuestAddress;
@@ -69,6 +70,16 @@ pub fn growth(bytes: u64) -> Option<GuestAddress> {
     end.checked_next_multiple_of(PIECE).map(GuestAddress)
 }
 
+/// Where images can be, behind this many bytes that are there at once and `more` that can come, for a processor whose
+/// addresses have so many bits: the first address, and the one behind the last.
+pub fn images(bytes: u64, more: u64, address_bits: u32) -> (u64, u64) {
+    let end = 1_u64.checked_shl(address_bits).unwrap_or(u64::MAX);
+    let begin = growth(bytes)
+        .and_then(|behind| behind.0.checked_add(more))
+        .and_then(|behind| behind.checked_next_multiple_of(PIECE));
+    (begin.unwrap_or(end).min(end), end)
+}
+
 /// Where memory is, for this many bytes of it.
 pub fn ram(bytes: u64) -> Vec<(GuestAddress, usize)> {
     let low = bytes.min(HOLE);
@@ -90,6 +101,16 @@ mod tests {
         assert_eq!(growth(HOLE + 1), Some(GuestAddress(6 << 30)));
         assert_eq!(growth(8 << 30), Some(GuestAddress(10 << 30)));
         assert_eq!(growth(u64::MAX), None);
+    }
+
+    #[test]
+    fn images_are_behind_memory_that_comes_later() {
+        const GIB: u64 = 1 << 30;
+        assert_eq!(images(64 << 20, 0, 36), (4 * GIB, 64 * GIB));
+        assert_eq!(images(HOLE + 1, 1, 36), (8 * GIB, 64 * GIB));
+        assert_eq!(images(8 * GIB, 2 * GIB, 36), (12 * GIB, 64 * GIB));
+        assert_eq!(images(70 * GIB, 0, 36), (64 * GIB, 64 * GIB));
+        assert_eq!(images(u64::MAX, u64::MAX, 64), (u64::MAX, u64::MAX));
     }
 
     #[test]
