@@ -8,6 +8,8 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
+use crate::patience::patient;
+
 /// Pids of the processes behind one container, as its state file names them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Actors {
@@ -101,9 +103,9 @@ fn parent(pid: i32) -> Option<i32> {
     stat.rsplit_once(") ")?.1.split(' ').nth(1)?.parse().ok()
 }
 
-/// Waits until something is so; answers whether it came about within the limit.
+/// Waits until something is so; answers whether it came about within the limit, see [`patient`].
 pub fn wait_until(limit: Duration, mut is_so: impl FnMut() -> bool) -> bool {
-    let deadline = Instant::now() + limit;
+    let deadline = Instant::now() + patient(limit);
     loop {
         if is_so() {
             return true;

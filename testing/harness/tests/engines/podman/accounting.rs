@@ -54,8 +54,10 @@ fn everything_behind_a_container_is_in_its_groups_and_they_go_with_it() {
                 let mut inside = inside.clone();
                 inside.sort_unstable();
                 assert_eq!(inside, all, "{}", group.display());
-                let limit = group.join("memory.limit_in_bytes");
-                if limit.exists() {
+                for limit in ["memory.limit_in_bytes", "memory.max"].map(|name| group.join(name)) {
+                    if !limit.exists() {
+                        continue;
+                    }
                     let limit = fs::read_to_string(limit).expect("reads");
                     // The guest's 256 MiB and 256 for what runs it; 1 GiB more when that is an emulator.
                     let limits = [512u64 << 20, 1536 << 20].map(|bytes| bytes.to_string());
