@@ -322,7 +322,7 @@ fn templates() -> String {
 /// Most tests start from one. Where that cannot be they boot, and tests of templates say why.
 fn make_template(prefix: &Prefix) {
     let config = tempfile::NamedTempFile::new().expect("a file");
-    fs::write(config.path(), templates()).expect("a configuration");
+    fs::write(config.path(), format!("{}{}", backend(), templates())).expect("a configuration");
     let mut command = Command::new(prefix.program());
     command
         .env("COFFERDAM_CONFIG", config.path())

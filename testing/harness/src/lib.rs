@@ -25,6 +25,6 @@ pub use namespaces::{Frames, Namespaces, inside};
 pub use outcome::{Outcome, Running, finish, start};
 pub use patience::patient;
 pub use prefix::{Prefix, engine, image};
-pub use processes::{Actors, VMM, descendant, is_alive, wait_until};
+pub use processes::{Actors, VMM, descendant, is_alive, members, wait_until};
 pub use registry::Registry;
 pub use terminal::Terminal;
