@@ -15,7 +15,7 @@ use rustix::thread::{ThreadNameSpaceType, move_into_thread_name_spaces};
 
 use super::create::chain;
 use super::report::{Report, Reporter};
-use super::{ExecRequest, Stdio, joined};
+use super::{ExecRequest, Stdio, joined, processors};
 use crate::syscalls::{Fork, fork_sibling};
 
 /// Joins the container, forks the process into it and reports its id.
@@ -32,6 +32,8 @@ pub(super) fn run(request: ExecRequest, stdio: Stdio, reporter: &Reporter) -> Re
         .map_err(|errno| format!("cannot find the container's process: {errno}"))?;
     join_cgroup(&request.cgroup, request.init)
         .map_err(|error| format!("cannot join cgroup {}: {error}", request.cgroup.display()))?;
+    processors::as_the_cgroup()
+        .map_err(|errno| format!("cannot be given the container's processors: {errno}"))?;
     if let Some(score) = request.process.oom_score_adj() {
         fs::write("/proc/self/oom_score_adj", score.to_string())
             .map_err(|error| format!("cannot set oomScoreAdj {score}: {error}"))?;

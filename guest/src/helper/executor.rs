@@ -13,6 +13,7 @@ use std::sync::Arc;
 
 use super::command;
 use super::create::chain;
+use super::processors;
 use super::report::{Report, Reporter};
 
 /// Called by libcontainer in the container's process: `validate` when everything but the start
@@ -44,6 +45,11 @@ impl Executor for CommandExecutor {
     fn validate(&self, spec: &Spec) -> Result<(), ExecutorValidationError> {
         let process = spec.process().as_ref().ok_or_else(|| {
             ExecutorValidationError::ArgValidationError("the spec has no process".to_owned())
+        })?;
+        processors::as_the_cgroup().map_err(|errno| {
+            let text = format!("cannot be given the container's processors: {errno}");
+            self.inner.reporter.send(&Report::Error(text.clone()));
+            ExecutorValidationError::ArgValidationError(text)
         })?;
         let found = command::find(process).map_err(|error| {
             self.inner.reporter.send(&error.clone().into());

@@ -22,6 +22,7 @@ mod exec;
 mod executor;
 mod joined;
 mod passwd;
+mod processors;
 mod report;
 mod server;
 mod userns;

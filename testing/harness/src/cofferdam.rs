@@ -8,6 +8,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use crate::outcome::{self, Outcome, Running};
+use crate::patience::patience;
 use crate::prefix::{self, Prefix};
 use crate::processes::{self, Actors, is_alive, wait_until};
 use crate::slot::Slot;
@@ -66,12 +67,17 @@ impl Cofferdam {
         fs::write(
             folder.path().join("config.toml"),
             format!(
-                "data_directory = {:?}\n{}{}{config}\n",
+                "data_directory = {:?}\n{}{}{}{config}\n",
                 folder.path().join("data"),
                 if config.contains("backend") {
                     ""
                 } else {
                     backend()
+                },
+                if config.contains("boot_timeout") {
+                    String::new()
+                } else {
+                    boot_timeout()
                 },
                 if config.contains("template") {
                     String::new()
@@ -288,8 +294,6 @@ impl Drop for Cofferdam {
     }
 }
 
-/// Tests that say nothing of templates share those of the build directory. None makes another in the background, which
-/// would run on after the test.
 /// What `cargo xtask kvm-tests` is about must not pass by emulation.
 fn backend() -> &'static str {
     match std::env::var_os("COFFERDAM_TEST_ACCELERATOR") {
@@ -298,6 +302,16 @@ fn backend() -> &'static str {
     }
 }
 
+/// As much longer than the default as everything may take.
+fn boot_timeout() -> String {
+    match patience() {
+        1 => String::new(),
+        factor => format!("boot_timeout_seconds = {}\n", 60 * factor),
+    }
+}
+
+/// Tests that say nothing of templates share those of the build directory. None makes another in the background, which
+/// would run on after the test.
 fn templates() -> String {
     format!(
         "template = \"manual\"\ntemplate_directory = {:?}\n",
@@ -308,7 +322,7 @@ fn templates() -> String {
 /// Most tests start from one. Where that cannot be they boot, and tests of templates say why.
 fn make_template(prefix: &Prefix) {
     let config = tempfile::NamedTempFile::new().expect("a file");
-    fs::write(config.path(), templates()).expect("a configuration");
+    fs::write(config.path(), format!("{}{}", backend(), templates())).expect("a configuration");
     let mut command = Command::new(prefix.program());
     command
         .env("COFFERDAM_CONFIG", config.path())

@@ -7,6 +7,8 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use crate::patience::patient;
+
 /// How a command ended.
 #[derive(Debug)]
 pub struct Outcome {
@@ -65,7 +67,7 @@ pub fn start(command: &mut Command, stdin: Option<Vec<u8>>) -> Running {
 /// Starts a command with an empty stdin and waits for its end.
 ///
 /// # Panics
-/// When it does not start or takes longer than `limit`.
+/// When it does not start or takes longer than `limit`, see [`patient`].
 #[must_use]
 pub fn finish(command: &mut Command, limit: Duration) -> Outcome {
     start(command, Some(Vec::new())).finish(limit)
@@ -94,10 +96,11 @@ impl Running {
     /// Closes its stdin and waits for its end.
     ///
     /// # Panics
-    /// When that takes longer than `limit`; it is killed then.
+    /// When that takes longer than `limit`, see [`patient`]; it is killed then.
     #[must_use]
     pub fn finish(mut self, limit: Duration) -> Outcome {
         self.stdin = None;
+        let limit = patient(limit);
         let deadline = Instant::now() + limit;
         let status = loop {
             match self.child.try_wait() {
@@ -116,7 +119,7 @@ impl Running {
         };
         let elapsed = self.started.elapsed();
         // A background process that kept the pipe would hang us here.
-        let patience = Duration::from_secs(30);
+        let patience = patient(Duration::from_secs(30));
         Outcome {
             code: status
                 .code()

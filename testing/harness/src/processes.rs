@@ -8,6 +8,8 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
+use crate::patience::patient;
+
 /// Pids of the processes behind one container, as its state file names them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Actors {
@@ -50,6 +52,23 @@ impl Actors {
         all.extend(&self.helpers);
         all
     }
+}
+
+/// The programs that run in a control group, in order. With version 2 the host's kernel has threads of its own there, which
+/// work for a VMM: KVM's and vhost-net's. They have no program.
+///
+/// # Panics
+/// When the group cannot be read.
+#[must_use]
+pub fn members(group: &Path) -> Vec<i32> {
+    let listed = fs::read_to_string(group.join("cgroup.procs")).expect("a control group");
+    let mut members: Vec<_> = listed
+        .lines()
+        .filter_map(|pid| pid.parse().ok())
+        .filter(|pid: &i32| fs::read_link(format!("/proc/{pid}/exe")).is_ok())
+        .collect();
+    members.sort_unstable();
+    members
 }
 
 /// Whether a process runs; a zombie does not.
@@ -101,9 +120,9 @@ fn parent(pid: i32) -> Option<i32> {
     stat.rsplit_once(") ")?.1.split(' ').nth(1)?.parse().ok()
 }
 
-/// Waits until something is so; answers whether it came about within the limit.
+/// Waits until something is so; answers whether it came about within the limit, see [`patient`].
 pub fn wait_until(limit: Duration, mut is_so: impl FnMut() -> bool) -> bool {
-    let deadline = Instant::now() + limit;
+    let deadline = Instant::now() + patient(limit);
     loop {
         if is_so() {
             return true;

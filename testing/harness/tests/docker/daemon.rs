@@ -7,7 +7,7 @@ use std::net::IpAddr;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
-use std::sync::Mutex;
+use std::sync::{Mutex, Once};
 use std::time::Duration;
 
 use crate::runtime::Release;
@@ -35,13 +35,16 @@ pub struct Daemon {
     cofferdam: Cofferdam,
     docker: Mutex<Option<Child>>,
     containerd: Mutex<Option<Child>>,
+    /// The archive of the large image, and whether it was loaded.
+    debian: PathBuf,
+    has_debian: Once,
     /// Ends when this process does: it reads from a pipe of ours.
     holder: Child,
     _stdin: ChildStdin,
 }
 
 impl Daemon {
-    /// Starts them, with the test images loaded.
+    /// Starts them, with the image `busybox` loaded.
     ///
     /// # Errors
     /// A sentence that says what is missing here.
@@ -59,7 +62,7 @@ impl Daemon {
                 program.display()
             ));
         }
-        let archives = [image("busybox.docker.tar")?, image("debian.docker.tar")?];
+        let (busybox, debian) = (image("busybox.docker.tar")?, image("debian.docker.tar")?);
         let cofferdam = Cofferdam::new().ok_or("see above")?;
         write_settings(&cofferdam, options);
         let (holder, stdin) = hold_namespaces();
@@ -70,30 +73,33 @@ impl Daemon {
             holder,
             _stdin: stdin,
             cofferdam,
+            debian,
+            has_debian: Once::new(),
         };
         daemon.start_containerd();
         daemon.start_docker();
-        for archive in archives {
-            let loaded = daemon
-                .client(&["load", "--quiet", "--input"])
-                .arg(&archive)
-                .output();
-            assert!(
-                loaded.as_ref().is_ok_and(|done| done.status.success()),
-                "{}: {loaded:?}",
-                archive.display()
-            );
-        }
-        // Without a registry's name, as people write them.
-        for (from, to) in [("busybox:latest", "busybox"), ("debian:bookworm", "debian")] {
-            let from = format!("localhost/{from}");
-            let tagged = daemon.client(&["tag", &from, to]).output();
-            assert!(
-                tagged.as_ref().is_ok_and(|done| done.status.success()),
-                "{tagged:?}"
-            );
-        }
+        daemon.load(&busybox, "busybox:latest", "busybox");
         Ok(daemon)
+    }
+
+    /// Loads an image, and gives it a name without a registry's, as people write them.
+    fn load(&self, archive: &Path, from: &str, to: &str) {
+        let from = format!("localhost/{from}");
+        let mut load = self.client(&["load", "--quiet", "--input"]);
+        load.arg(archive);
+        for mut command in [load, self.client(&["tag", &from, to])] {
+            let done = command.output();
+            assert!(
+                done.as_ref().is_ok_and(|done| done.status.success()),
+                "{command:?}: {done:?}"
+            );
+        }
+    }
+
+    /// Loads the image `debian`, unless it is there: it is a large one, and few cases need it.
+    pub fn load_debian(&self) {
+        self.has_debian
+            .call_once(|| self.load(&self.debian, "debian:bookworm", "debian"));
     }
 
     /// Which engine it is.

@@ -4,7 +4,7 @@ use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use harness::{Cofferdam, Outcome, wait_until};
+use harness::{Cofferdam, Outcome, patient, wait_until};
 use serde_json::json;
 
 use crate::bundle::{
@@ -142,7 +142,7 @@ fn an_agent_that_does_not_answer_shows_the_console() {
         ],
     );
     assert!(
-        began.elapsed() < Duration::from_secs(75),
+        began.elapsed() < patient(Duration::from_secs(75)),
         "{:?}",
         began.elapsed()
     );
@@ -208,7 +208,7 @@ fn a_machine_that_hangs_is_given_up() {
         &["booting the guest", "agent has not answered within 3 s"],
     );
     assert!(
-        began.elapsed() < Duration::from_secs(60),
+        began.elapsed() < patient(Duration::from_secs(60)),
         "{:?}",
         began.elapsed()
     );

@@ -87,11 +87,16 @@ pub fn open_to_all(cofferdam: &Cofferdam) {
         .expect("a folder's mode");
 }
 
-/// Adds lines to the configuration.
+/// Puts lines into the configuration, in the place of those with the same keys.
 pub fn configure(cofferdam: &Cofferdam, lines: &str) {
-    let mut text = fs::read_to_string(cofferdam.config()).expect("a configuration");
-    text.push_str(lines);
-    text.push('\n');
+    let key = |line: &str| line.split('=').next().map(str::trim).map(str::to_owned);
+    let present = fs::read_to_string(cofferdam.config()).expect("a configuration");
+    let text: String = present
+        .lines()
+        .filter(|line| !lines.lines().any(|later| key(later) == key(line)))
+        .chain(lines.lines())
+        .flat_map(|line| [line, "\n"])
+        .collect();
     fs::write(cofferdam.config(), text).expect("a configuration");
 }
 

@@ -114,6 +114,37 @@ fn a_limit_may_be_above_what_a_machine_can_become() {
     cofferdam.assert_nothing_left();
 }
 
+/// Also those that came when it ran already.
+#[test]
+fn a_container_keeps_to_its_processors() {
+    let Some(cofferdam) = Cofferdam::with_config(CONFIG) else {
+        return;
+    };
+    cofferdam.ok([
+        "run",
+        "-d",
+        "--name",
+        "c",
+        cofferdam.busybox(),
+        "sleep",
+        "100000",
+    ]);
+    cofferdam.ok(["update", "--cpuset-cpus", "0", "c"]);
+    cofferdam.ok(["update", "--cpu-quota", "300000", "c"]);
+    let online = inside(&cofferdam, "c", "cat /sys/devices/system/cpu/online");
+    assert_eq!(online, if grows() { "0-2" } else { "0" });
+    let allowed = "grep -h Cpus_allowed_list /proc/1/status /proc/self/status";
+    let only = "Cpus_allowed_list:\t0";
+    assert_eq!(
+        inside(&cofferdam, "c", allowed),
+        [only, only].join("\n"),
+        "of the first process and of another"
+    );
+    assert_eq!(inside(&cofferdam, "c", "nproc"), "1");
+    cofferdam.ok(["delete", "--force", "c"]);
+    cofferdam.assert_nothing_left();
+}
+
 #[test]
 fn a_machine_follows_the_containers_that_join_it() {
     let Some(cofferdam) = Cofferdam::with_config(CONFIG) else {

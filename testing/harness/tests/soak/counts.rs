@@ -10,6 +10,9 @@ use std::time::Duration;
 
 use harness::wait_until;
 
+/// Where control groups are: hierarchies of version 1, or the only one of version 2.
+pub const GROUPS: &str = "/sys/fs/cgroup";
+
 /// How long what ends by itself may take to end: engines close files and reap shims when they find the time.
 const SETTLE: Duration = Duration::from_secs(90);
 
@@ -88,9 +91,7 @@ impl Counts {
         for folder in FOLDERS {
             counts.files(Path::new(folder), &scope.storage);
         }
-        for hierarchy in folders(Path::new("/sys/fs/cgroup")) {
-            counts.groups(&hierarchy, &scope.cgroup);
-        }
+        counts.groups(Path::new(GROUPS), &scope.cgroup);
         counts
     }
 
@@ -155,7 +156,8 @@ impl Counts {
 
 /// Removes the empty control groups of this name: engines leave the one above all of theirs.
 pub fn remove_groups(name: &str) {
-    for hierarchy in folders(Path::new("/sys/fs/cgroup")) {
+    let root = Path::new(GROUPS);
+    for hierarchy in folders(root).into_iter().chain([root.to_owned()]) {
         let group = hierarchy.join(name);
         for below in folders(&group) {
             // One that is in use stays, and was told of.

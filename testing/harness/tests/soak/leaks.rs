@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 
 use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 
-use crate::counts::{Counts, Scope, remove_groups};
+use crate::counts::{Counts, GROUPS, Scope, remove_groups};
 
 /// Leaves one of everything, and wants each to be told of.
 pub fn are_seen() {
@@ -29,8 +29,13 @@ pub fn are_seen() {
     )
     .expect("a mount");
     fs::write(folder.join("state"), "").expect("a file");
-    let group = Path::new("/sys/fs/cgroup/pids").join(&scope.cgroup);
-    let has_groups = fs::create_dir(&group).is_ok();
+    let first = Path::new(GROUPS).join("pids");
+    let hierarchy = if first.exists() {
+        &first
+    } else {
+        Path::new(GROUPS)
+    };
+    let has_groups = fs::create_dir(hierarchy.join(&scope.cgroup)).is_ok();
     let listener = UnixListener::bind(folder.join("s")).expect("a socket");
     let script =
         "exec 7< /etc/hostname; ip tuntap add leaked mode tap; sleep 1000 & exec sleep 1000";

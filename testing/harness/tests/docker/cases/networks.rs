@@ -71,6 +71,7 @@ pub fn names_of_each_other(docker: &Docker) -> Verdict {
 /// As clients do when an answer was too long for a datagram.
 pub fn names_by_connection(docker: &Docker) -> Verdict {
     const ASK: &str = "use Socket; socket(S, PF_INET, SOCK_STREAM, 0) or die; connect(S, sockaddr_in(53, inet_aton('127.0.0.11'))) or die; for (1, 2) { $q = pack('nnnnnn', 7, 256, 1, 0, 0, 0) . join('', map { pack('C/a', $_) } split(/\\./, $ARGV[0])) . pack('Cnn', 0, 1, 1); syswrite(S, pack('n/a', $q)); sysread(S, $l, 2); sysread(S, $a, unpack('n', $l)); ($id, $flags, undef, $answers) = unpack('nnnn', $a); print \"$id \", $flags & 15, \" $answers \", inet_ntoa(substr($a, -4)), \"\\n\" }";
+    docker.daemon().load_debian();
     let network = docker.network("n", &[]);
     let name = server(docker, "server", &["--network", &network]);
     let args = [

@@ -109,6 +109,7 @@ pub fn entrypoint(docker: &Docker) -> Verdict {
 }
 
 pub fn another_distribution(docker: &Docker) -> Verdict {
+    docker.daemon().load_debian();
     let script = "cat /etc/debian_version; id -un; ls / | sort | tr '\\n' ' '; perl -e 'print 6*7'";
     observed(docker.ok(&["run", "--rm", "debian", "sh", "-c", script]))
 }

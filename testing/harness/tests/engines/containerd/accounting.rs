@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use harness::{VMM, descendant, wait_until};
+use harness::{VMM, descendant, members, wait_until};
 
 use super::engine::{Containerd, Runtime, shims};
 
@@ -62,17 +62,12 @@ fn start(containerd: &Containerd, task: &str) -> PathBuf {
 fn a_machine_is_in_the_groups_of_its_task_and_they_go_with_it() {
     shims(|containerd| {
         let group = start(containerd, "g");
-        let inside = fs::read_to_string(group.join("cgroup.procs")).expect("reads");
         let shim = containerd.processes(containerd.runtime.shim())[0];
         if containerd.runtime == Runtime::Shim {
-            let mut helpers = [VMM, "cofferdam-fs"].map(|name| {
-                let pid = descendant(shim, name).expect("VMM and file server");
-                pid.to_string()
-            });
-            helpers.sort();
-            let mut inside: Vec<_> = inside.lines().collect();
-            inside.sort_unstable();
-            assert_eq!(inside, helpers);
+            let mut helpers = [VMM, "cofferdam-fs"]
+                .map(|name| descendant(shim, name).expect("VMM and file server"));
+            helpers.sort_unstable();
+            assert_eq!(members(&group), helpers);
         }
         // The shim is where its engine is, and goes before it.
         assert_ne!(self::group(shim), group);

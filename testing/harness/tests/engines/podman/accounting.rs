@@ -3,6 +3,8 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use harness::members;
+
 use super::engine::{Podman, both};
 use crate::runtime::Kind;
 
@@ -28,11 +30,6 @@ fn groups(podman: &Podman, name: &str) -> Vec<PathBuf> {
     found
 }
 
-fn members(group: &Path) -> Vec<i32> {
-    let text = fs::read_to_string(group.join("cgroup.procs")).expect("reads");
-    text.lines().filter_map(|pid| pid.parse().ok()).collect()
-}
-
 #[test]
 fn everything_behind_a_container_is_in_its_groups_and_they_go_with_it() {
     both(|podman| {
@@ -51,11 +48,11 @@ fn everything_behind_a_container_is_in_its_groups_and_they_go_with_it() {
             if podman.kind == Kind::Cofferdam {
                 let mut all = podman.actors("c").all();
                 all.sort_unstable();
-                let mut inside = inside.clone();
-                inside.sort_unstable();
                 assert_eq!(inside, all, "{}", group.display());
-                let limit = group.join("memory.limit_in_bytes");
-                if limit.exists() {
+                for limit in ["memory.limit_in_bytes", "memory.max"].map(|name| group.join(name)) {
+                    if !limit.exists() {
+                        continue;
+                    }
                     let limit = fs::read_to_string(limit).expect("reads");
                     // The guest's 256 MiB and 256 for what runs it; 1 GiB more when that is an emulator.
                     let limits = [512u64 << 20, 1536 << 20].map(|bytes| bytes.to_string());
