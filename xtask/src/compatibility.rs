@@ -19,6 +19,11 @@ const LIST: &str = "testing/compatibility.toml";
 struct Engine {
     title: String,
     version: String,
+    /// An older one, and the cases that it runs as well.
+    #[serde(default)]
+    older_version: String,
+    #[serde(default)]
+    older: BTreeSet<String>,
     /// The folder that has the cases' functions.
     sources: String,
     /// What each shows, where its name does not say it.
@@ -65,7 +70,8 @@ fn complete(name: &str, engine: &mut Engine, root: &Path) -> Result<()> {
         .keys()
         .chain(engine.refused.keys())
         .chain(engine.fails.keys())
-        .chain(engine.fails_by.values().flat_map(BTreeMap::keys));
+        .chain(engine.fails_by.values().flat_map(BTreeMap::keys))
+        .chain(&engine.older);
     let unknown: Vec<_> = named.filter(|case| !written.contains(*case)).collect();
     if !unknown.is_empty() {
         bail!(
@@ -144,11 +150,12 @@ fn render(engines: &BTreeMap<String, Engine>) -> String {
         );
     }
     for engine in engines.values() {
-        let _infallible = write!(
-            text,
-            "\n## {}\n\n{}\n\n| feature | result | test |\n|---|---|---|\n",
-            engine.title, engine.version
-        );
+        let _infallible = write!(text, "\n## {}\n\n{}", engine.title, engine.version);
+        if !engine.older.is_empty() {
+            let older = &engine.older_version;
+            let _infallible = write!(text, "; lines with an asterisk: {older}, too");
+        }
+        text += "\n\n| feature | result | test |\n|---|---|---|\n";
         for (case, feature) in &engine.cases {
             let result = match (engine.refused.get(case), engine.fails.get(case)) {
                 (Some(reason), _) => format!("refused: {reason}"),
@@ -167,7 +174,12 @@ fn render(engines: &BTreeMap<String, Engine>) -> String {
                     }
                 },
             };
-            let _infallible = writeln!(text, "| {feature} | {result} | `{case}` |");
+            let mark = if engine.older.contains(case) {
+                " *"
+            } else {
+                ""
+            };
+            let _infallible = writeln!(text, "| {feature}{mark} | {result} | `{case}` |");
         }
     }
     text

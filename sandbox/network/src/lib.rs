@@ -25,6 +25,7 @@ mod network;
 mod own;
 mod process;
 mod resolver;
+mod room;
 mod snapshot;
 mod tap;
 mod tenant;

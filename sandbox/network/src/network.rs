@@ -15,11 +15,16 @@ use crate::namespace::Namespace;
 use crate::own;
 use crate::process::is_process;
 use crate::resolver::{self, Resolver};
+use crate::room;
 use crate::snapshot::{self, Interface, Mac, Snapshot};
 use crate::tap;
 
 /// `RTMGRP_LINK`, `_NEIGH`, `_IPV4_IFADDR`, `_IPV4_ROUTE`, `_IPV6_IFADDR`, `_IPV6_ROUTE`.
 const GROUPS: u32 = 0x1 | 0x4 | 0x10 | 0x40 | 0x100 | 0x400;
+
+/// Cards for the first interfaces of a namespace that an engine fills when the machine runs already: nobody says how many
+/// there will be.
+const EXPECTED: usize = 3;
 
 /// How a sandbox is connected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -64,6 +69,9 @@ pub struct Network {
     resolver: Resolver,
     options: Options,
     seen: Option<Snapshot>,
+    /// Interfaces for which there is no card.
+    left_out: Vec<String>,
+    is_unfinished: bool,
 }
 
 #[derive(Debug)]
@@ -123,13 +131,15 @@ impl Network {
             resolver: Resolver::new(Arc::clone(namespace)),
             options,
             seen: None,
+            left_out: Vec::new(),
+            is_unfinished: namespace.is_unfinished(),
         };
         let wanted = snapshot.interfaces.len();
-        // A finished namespace without interfaces stays so: that is what `--network none` is.
-        let spares = if wanted == 0 && !namespace.is_unfinished() {
-            0
-        } else {
-            options.spares
+        let spares = match (wanted, network.is_unfinished) {
+            // It stays so: that is what `--network none` is.
+            (0, false) => 0,
+            (0, true) => EXPECTED + options.spares,
+            _ => options.spares,
         };
         let cards = (wanted + spares).min(options.most);
         if let Some(interface) = snapshot.interfaces.get(cards) {
@@ -187,6 +197,12 @@ impl Network {
         }
     }
 
+    /// Whether an engine may set up its first interfaces while the machine runs.
+    #[must_use]
+    pub fn is_unfinished(&self) -> bool {
+        self.is_unfinished
+    }
+
     /// The engine's server for names, if the plan says that it is there.
     #[must_use]
     pub fn resolver(&self) -> &Resolver {
@@ -219,11 +235,29 @@ impl Network {
         // One that was there is away while its engine is started again, which nothing tells of.
         let was_there = self.seen.as_ref().is_some_and(|seen| seen.resolver);
         snapshot.resolver = was_there || self.resolver.is_there()?;
+        let wired = self.cards.iter().filter_map(|card| card.wired.as_ref());
+        let wired: Vec<_> = wired.map(|interface| interface.index).collect();
+        let left_out = room::leave_out(&mut snapshot, &wired, self.cards.len());
+        self.tell(left_out);
         if self.seen.as_ref() == Some(&snapshot) {
             return Ok(None);
         }
         self.adopt(snapshot)?;
         Ok(Some(self.plan()))
+    }
+
+    /// Says which interfaces stay out of the guest, once.
+    fn tell(&mut self, left_out: Vec<String>) {
+        for interface in &left_out {
+            if !self.left_out.contains(interface) {
+                let error = NetworkError::NoCard {
+                    interface: interface.clone(),
+                    cards: self.cards.len(),
+                };
+                tracing::warn!(%error, "an interface stays out of the guest");
+            }
+        }
+        self.left_out = left_out;
     }
 
     /// Connects the cards as the snapshot has it.

@@ -171,6 +171,7 @@ impl Container {
         let _alone = self.inner.change.lock().await;
         // Asks the state first: nothing may happen in the guest when it is wrong.
         self.lifecycle().next(Event::Started)?;
+        self.inner.guest.settle_network().await;
         let request = self.request();
         let answer = self
             .inner

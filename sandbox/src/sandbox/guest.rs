@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::future::Future;
 use std::num::NonZeroU16;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use backend_api::LinkIo;
@@ -14,6 +14,8 @@ use cofferdam_protocol::{
     AgentClient, ConfigureSandboxRequest, Empty, Event as AgentEvent, HelloRequest,
     PROTOCOL_VERSION, ProcessRequest, SHARE_TAG, WaitProcessResponse, connect_agent, no_deadline,
 };
+
+use tokio::sync::{mpsc, oneshot};
 
 use crate::error::SandboxError;
 use crate::id::ContainerId;
@@ -38,6 +40,8 @@ pub(crate) struct Guest {
     tokens: AtomicU64,
     /// Names of containers that are there or on their way in or out.
     names: Mutex<HashSet<ContainerId>>,
+    /// Asks whoever follows the network to look again, where that is of use.
+    settler: OnceLock<mpsc::Sender<oneshot::Sender<()>>>,
 }
 
 impl std::fmt::Debug for Guest {
@@ -107,6 +111,7 @@ impl Guest {
                     agent,
                     tokens: AtomicU64::new(1),
                     names: Mutex::default(),
+                    settler: OnceLock::new(),
                 }));
             }
             Ok(Err(reason)) => match machine.reason(PATIENCE).await {
@@ -237,6 +242,28 @@ impl Guest {
             },
             reason = reason_of(self.machine.gone()) => Err(SandboxError::Gone { phase: PHASE, reason }),
         }
+    }
+
+    /// From now on this is asked before a container starts.
+    pub(crate) fn settle_by(&self, settler: mpsc::Sender<oneshot::Sender<()>>) {
+        // One network is followed, once.
+        let _first = self.settler.set(settler);
+    }
+
+    /// Has the guest hear of what an engine has set up since the machine was made: it expects its containers to have it
+    /// when they start.
+    pub(crate) async fn settle_network(&self) {
+        let Some(settler) = self.settler.get() else {
+            return;
+        };
+        let (asked, done) = oneshot::channel();
+        let settled = async {
+            if settler.send(asked).await.is_ok() {
+                // An error: the network is not followed any more.
+                let _settled = done.await;
+            }
+        };
+        self.unless_gone(settled).await;
     }
 
     /// Waits for a future unless the machine goes before.

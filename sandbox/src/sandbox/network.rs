@@ -9,7 +9,7 @@ use cofferdam_protocol::{
     UpdateNetworkRequest,
 };
 use sandbox_network::{Network, NetworkError, Plan};
-use tokio::sync::{Mutex, watch};
+use tokio::sync::{Mutex, mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 
 use crate::error::{SandboxError, chain};
@@ -35,7 +35,11 @@ impl Following {
         // Containers that ask at once shall be heard.
         names.follow(plan.snapshot.resolver).await;
         let (stop, stopping) = watch::channel(false);
-        let task = tokio::spawn(follow(network, names, guest, stopping));
+        let (settler, settling) = mpsc::channel(1);
+        if network.is_unfinished() {
+            guest.settle_by(settler);
+        }
+        let task = tokio::spawn(follow(network, names, guest, stopping, settling));
         Ok(Self {
             stop,
             task: Mutex::new(Some(task)),
@@ -57,11 +61,18 @@ async fn follow(
     mut names: Names,
     guest: Arc<Guest>,
     mut stopping: watch::Receiver<bool>,
+    mut settling: mpsc::Receiver<oneshot::Sender<()>>,
 ) {
     let following = async {
         loop {
-            network.heard().await?;
-            tokio::time::sleep(GATHERING).await;
+            let asked = tokio::select! {
+                heard = network.heard() => {
+                    heard?;
+                    tokio::time::sleep(GATHERING).await;
+                    None
+                }
+                Some(asked) = settling.recv() => Some(asked),
+            };
             match network.follow() {
                 Ok(None) => {}
                 Ok(Some(plan)) => {
@@ -79,6 +90,10 @@ async fn follow(
                         "a change of the network is not followed"
                     );
                 }
+            }
+            if let Some(asked) = asked {
+                // Nobody waits any more otherwise.
+                let _heard = asked.send(());
             }
         }
     };

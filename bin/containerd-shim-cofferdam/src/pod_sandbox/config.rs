@@ -12,10 +12,14 @@ use serde_json::json;
 
 include!(concat!(env!("OUT_DIR"), "/messages.rs"));
 
+use crate::pod_sandbox::holder;
 use pod::{DnsConfig, NamespaceMode, PodSandboxConfig};
 
 /// The message's name.
 const TYPE: &str = "runtime.v1.PodSandboxConfig";
+
+/// Where in the bundle the file system of the sandbox's own program is. containerd's own folder has to stay empty.
+pub const ROOT: &str = "holder";
 
 /// It.
 #[derive(Debug, Default)]
@@ -75,9 +79,15 @@ impl Config {
         }
         let mut spec: Spec = serde_json::from_value(json!({
             "ociVersion": "1.0.2",
-            "root": { "path": "rootfs" },
-            // It is never run.
-            "process": { "user": { "uid": 0, "gid": 0 }, "args": ["/pause"], "cwd": "/" },
+            "root": { "path": ROOT, "readonly": true },
+            // Run only where a pod needs it.
+            "process": {
+                "user": { "uid": 0, "gid": 0 }, "args": [holder::PATH], "cwd": "/", "noNewPrivileges": true
+            },
+            "mounts": [
+                { "destination": "/proc", "type": "proc", "source": "proc", "options": ["nosuid", "noexec", "nodev"] },
+                { "destination": "/dev", "type": "tmpfs", "source": "tmpfs", "options": ["nosuid", "mode=755", "size=64k"] },
+            ],
             "annotations": annotations,
             "linux": { "namespaces": namespaces, "sysctl": linux.sysctls },
         }))?;

@@ -4,6 +4,7 @@
 //! A sandbox made this way is the same as one made by a task, and stands among the shim's tasks under its name.
 
 mod config;
+mod holder;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -63,10 +64,13 @@ async fn create(shim: &Arc<Shim>, request: api::CreateSandboxRequest) -> Result<
     let spec = config
         .spec(&request.sandbox_id, &request.netns_path)
         .map_err(|error| invalid(format!("sandbox options: {error}")))?;
-    config.write(&files).map_err(|error| {
+    let written = config
+        .write(&files)
+        .and_then(|()| holder::write(&bundle.join(config::ROOT)));
+    written.map_err(|error| {
         refuse(
             Code::UNKNOWN,
-            format!("cannot write into {}: {error}", files.display()),
+            format!("cannot write into {}: {error}", bundle.display()),
         )
     })?;
     let configuration = options::load(Record::read(&bundle).configuration.as_deref())?;

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use oci_spec::runtime::{LinuxNamespaceType, Spec};
-use sandbox::spec::{self, GuestSpec, Neighbours, Owner, Rootfs, SpecError};
+use sandbox::spec::{self, GuestSpec, Neighbours, Owner, Rootfs};
 use sandbox::stdio::Stdio;
 use sandbox::{Container, ContainerId, SandboxError};
 use tokio::sync::Mutex;
@@ -93,12 +93,6 @@ impl Pod {
             .is_some_and(|one| one.init().exit().is_none())
         {
             return Ok(());
-        }
-        if self.files.is_some() {
-            return Err(SandboxError::Spec(SpecError::Unsupported {
-                what: "sysctls and a shared process namespace of a pod without a pause image".to_owned(),
-                why: "no process is there to hold its namespaces; configure the runtime with `sandboxer = \"podsandbox\"`".to_owned(),
-            }));
         }
         if let Some(ended) = holder.take() {
             ended.delete().await?;

@@ -1,6 +1,6 @@
 //! What the checked-in list says of each case.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::LazyLock;
 
 use serde::Deserialize;
@@ -20,6 +20,8 @@ struct List {
 #[derive(Deserialize)]
 struct Engine {
     cases: BTreeMap<String, String>,
+    /// Cases where releases of Docker differ: the older one runs these.
+    older: BTreeSet<String>,
     refused: BTreeMap<String, String>,
     #[serde(default)]
     fails: BTreeMap<String, String>,
@@ -62,4 +64,9 @@ pub fn outcome(name: &str, ours: Runtime) -> Outcome {
     } else {
         Outcome::Works
     }
+}
+
+/// Whether the list says that releases of Docker go different ways in a case.
+pub fn differs(name: &str) -> bool {
+    LIST.docker.older.contains(name)
 }

@@ -26,9 +26,6 @@ pub struct Options {
     pub default_runtime: Option<&'static str>,
 }
 
-/// Where containerd is, for every release.
-const CONTAINERD: &str = "/usr/bin/containerd";
-
 /// A running pair of them. Dropping it removes its containers and ends everything.
 pub struct Daemon {
     release: Release,
@@ -49,10 +46,11 @@ impl Daemon {
     /// # Errors
     /// A sentence that says what is missing here.
     pub fn start(release: &Release, options: &Options) -> Result<Self, String> {
+        let containerd = release.containerd.join("containerd");
         let programs = [
             &release.client,
             &release.daemon,
-            Path::new(CONTAINERD),
+            &*containerd,
             Path::new("/usr/bin/nsenter"),
             Path::new("/usr/sbin/iptables"),
         ];
@@ -141,7 +139,10 @@ impl Daemon {
 
     /// Starts containerd and waits until it listens.
     pub fn start_containerd(&self) {
-        let mut command = self.inside(Path::new(CONTAINERD), "containerd.log");
+        let mut command = self.inside(
+            &self.release.containerd.join("containerd"),
+            "containerd.log",
+        );
         command
             .arg("--config")
             .arg(self.folder().join("containerd.toml"));
@@ -187,6 +188,14 @@ impl Daemon {
             .open(self.folder().join(log))
             .expect("a log");
         let mut path = OsString::from(self.cofferdam.prefix().join("bin"));
+        // Before the machine's own: each dockerd has its proxy of ports, each containerd its shim for runc.
+        for folder in [
+            self.release.daemon.parent(),
+            Some(&*self.release.containerd),
+        ] {
+            path.push(":");
+            path.push(folder.expect("a folder"));
+        }
         path.push(":/usr/sbin:/usr/bin:/sbin:/bin");
         let mut command = Command::new("/usr/bin/nsenter");
         command
@@ -339,11 +348,19 @@ fn hold_namespaces() -> (Child, ChildStdin) {
 
 fn write_settings(cofferdam: &Cofferdam, options: &Options) {
     let folder = cofferdam.folder();
+    // What Docker does not use, by the names of containerd 1 and 2: it has sockets and folders elsewhere.
+    let unused = [
+        "io.containerd.grpc.v1.cri",
+        "io.containerd.cri.v1.images",
+        "io.containerd.cri.v1.runtime",
+        "io.containerd.nri.v1.nri",
+    ];
     let containerd = format!(
-        "version = 2\nroot = {:?}\nstate = {:?}\ndisabled_plugins = [\"io.containerd.grpc.v1.cri\"]\n[grpc]\naddress = {:?}\n",
+        "version = 2\nroot = {:?}\nstate = {:?}\ndisabled_plugins = {unused:?}\n[grpc]\naddress = {:?}\n[plugins.\"io.containerd.internal.v1.opt\"]\npath = {:?}\n",
         folder.join("containerd-root"),
         folder.join("containerd-run"),
         folder.join("containerd.sock"),
+        folder.join("containerd-opt"),
     );
     fs::write(folder.join("containerd.toml"), containerd).expect("a configuration");
     let docker = serde_json::json!({

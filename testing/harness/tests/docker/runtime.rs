@@ -1,6 +1,6 @@
 //! Whose containers a daemon makes, and which daemon that is.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 /// A runtime as `docker run --runtime` knows it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,38 +38,53 @@ pub struct Release {
     pub client: PathBuf,
     /// The daemon.
     pub daemon: PathBuf,
+    /// The folder with its containerd, and containerd's shim for runc.
+    pub containerd: PathBuf,
     /// Ours; Docker takes a shim's name since 23.
-    pub ours: Runtime,
+    pub ours: &'static [Runtime],
+    /// Whether a newer one runs all cases by the same ways, and this one only those where releases differ.
+    pub is_second: bool,
 }
 
 impl Release {
     /// Debian's: another client may come first in the path.
-    pub fn debian() -> Self {
+    fn debian(is_second: bool) -> Self {
         Self {
             name: "debian",
             client: "/usr/bin/docker".into(),
             daemon: "/usr/sbin/dockerd".into(),
-            ours: Runtime::Command,
+            containerd: "/usr/bin".into(),
+            ours: &[Runtime::Command],
+            is_second,
         }
     }
 
     /// One that `cargo xtask engines` has fetched.
-    fn newer(folder: &Path) -> Self {
-        Self {
+    fn newer() -> Result<Self, String> {
+        let docker = harness::engine("docker")?;
+        Ok(Self {
             name: "newer",
-            client: folder.join("usr/bin/docker"),
-            daemon: folder.join("usr/sbin/dockerd"),
-            ours: Runtime::Shim,
-        }
+            client: docker.join("usr/bin/docker"),
+            daemon: docker.join("usr/sbin/dockerd"),
+            containerd: harness::engine("containerd")?.join("usr/bin"),
+            ours: &[Runtime::Command, Runtime::Shim],
+            is_second: false,
+        })
     }
 
     /// Those that are here, and a printed reason for one that is not.
     pub fn all() -> Vec<Self> {
-        let mut all = vec![Self::debian()];
-        match harness::engine("docker") {
-            Ok(folder) => all.push(Self::newer(&folder)),
-            Err(reason) => eprintln!("SKIPPED docker by the shim: {reason}"),
+        match Self::newer() {
+            Ok(newer) => vec![newer, Self::debian(true)],
+            Err(reason) => {
+                eprintln!("SKIPPED docker of a newer release, and by the shim: {reason}");
+                vec![Self::debian(false)]
+            }
         }
-        all
+    }
+
+    /// runc, which proves a test, and ours.
+    pub fn runtimes(&self) -> impl Iterator<Item = Runtime> {
+        [Runtime::Runc].into_iter().chain(self.ours.iter().copied())
     }
 }

@@ -156,18 +156,23 @@ pub fn several_at_the_start(docker: &Docker) -> Verdict {
         "--network",
         &one,
         "busybox",
-        "sleep",
-        "1000",
+        "sh",
+        "-c",
+        // Its first look, however late the engine connected it.
+        "ip -4 -o addr | grep -c eth; sleep 1000",
     ]);
     docker.ok(&["network", "connect", &two, &name]);
     docker.ok(&["start", &name]);
+    docker.expect_log(&name, "\n");
+    let first = docker.ok(&["logs", &name]);
     let inside = |script: &str| docker.ok(&["exec", &name, "sh", "-c", script]);
     let seen = (
+        &*first,
         &*inside("ls /sys/class/net"),
         &*inside(&fetch(&near)),
         &*inside(&fetch(&far)),
     );
-    exactly(seen, ("eth0\neth1\nlo\n", "served\n", "served\n"))
+    exactly(seen, ("2\n", "eth0\neth1\nlo\n", "served\n", "served\n"))
 }
 
 pub fn connected_while_it_runs(docker: &Docker) -> Verdict {

@@ -17,7 +17,7 @@ CMD [\"cat\", \"/built\"]
 
 pub fn images_are_built(release: &Release) {
     let mut built = Vec::new();
-    for runtime in [Runtime::Runc, release.ours] {
+    for runtime in release.runtimes() {
         let options = Options {
             default_runtime: Some(runtime.name()),
             ..Options::default()

@@ -2,7 +2,7 @@
 
 use crate::daemon::{Daemon, Options};
 use crate::docker::Docker;
-use crate::runtime::{Release, Runtime};
+use crate::runtime::Release;
 
 /// Counts, for as long as it is let.
 const COUNTING: &str =
@@ -51,7 +51,7 @@ pub fn docker_dies_and_adopts(release: &Release) {
     let Some(daemon) = daemon(release) else {
         return;
     };
-    for runtime in [Runtime::Runc, release.ours] {
+    for runtime in release.runtimes() {
         let docker = Docker::new(&daemon, runtime, "docker-dies");
         let name = docker.background(&[], &["sh", "-c", COUNTING]);
         docker.expect_log(&name, "count 3");
@@ -68,7 +68,7 @@ pub fn containerd_dies(release: &Release) {
     let Some(daemon) = daemon(release) else {
         return;
     };
-    for runtime in [Runtime::Runc, release.ours] {
+    for runtime in release.runtimes() {
         let docker = Docker::new(&daemon, runtime, "containerd-dies");
         let name = docker.background(&[], &["sh", "-c", COUNTING]);
         docker.expect_log(&name, "count 3");

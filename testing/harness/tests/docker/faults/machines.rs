@@ -75,7 +75,7 @@ pub fn what_cannot_start_is_told_soon(release: &Release) {
         return;
     };
     let gone = daemon.folder().join("gone");
-    for runtime in [Runtime::Runc, release.ours] {
+    for runtime in release.runtimes() {
         let docker = Docker::new(&daemon, runtime, "cannot-start");
         let bind = format!("type=bind,source={},target=/x", gone.display());
         for (options, command, words) in [

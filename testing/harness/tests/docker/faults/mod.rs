@@ -27,3 +27,6 @@ pub const FAULTS: &[(&str, Fault)] = &[
     ),
     ("faults::images_are_built", build::images_are_built),
 ];
+
+/// Those that releases of Docker go different ways in: the older one runs these.
+pub const DIFFERENT: &[&str] = &["faults::docker_dies_and_adopts"];
