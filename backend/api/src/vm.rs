@@ -6,7 +6,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use crate::{BackendError, Diagnostics, Templates, VmConfig};
+use crate::{BackendError, Count, Diagnostics, Templates, VmConfig};
 
 /// A maker of virtual machines.
 #[async_trait]
@@ -72,6 +72,11 @@ pub trait Vm: Send {
 
     /// The ability to change the size of the guest's memory.
     fn resize(&self) -> Option<&dyn Resize> {
+        None
+    }
+
+    /// The ability to tell what processors and devices have done.
+    fn count(&self) -> Option<&dyn Count> {
         None
     }
 }
@@ -161,6 +166,8 @@ pub struct Capabilities {
     pub pause: bool,
     /// Whether [`Vm::resize`] is there, and machines may have more processors than their guest boots with.
     pub resize: bool,
+    /// Whether [`Vm::count`] is there.
+    pub count: bool,
     /// The most network cards a machine may have.
     pub nics: usize,
     /// The most queues a network card may have.

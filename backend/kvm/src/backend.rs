@@ -102,6 +102,7 @@ impl Backend for KvmBackend {
             share: true,
             pause: true,
             resize: true,
+            count: true,
             nics: MAX_NICS,
             nic_queues: MAX_QUEUES,
             max_vcpus: MAX_VCPUS,

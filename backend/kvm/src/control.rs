@@ -8,7 +8,7 @@ use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 use tokio::io::unix::AsyncFd;
 use tokio::sync::Mutex;
-use vmm_control::{ChannelError, Handle, Reply, Request, Times};
+use vmm_control::{ChannelError, Handle, Reply, Request, Stats, Times};
 
 /// How long the VMM may take to answer: it does nothing that waits for a guest.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -86,6 +86,15 @@ impl Control {
             Reply::Booted(times) => Ok(times),
             Reply::Failed(reason) => Err(ControlError::Refused(reason)),
             Reply::Done | Reply::Stats(_) => Err(something_else()),
+        }
+    }
+
+    /// What was counted.
+    pub async fn stats(&self) -> Result<Stats, ControlError> {
+        match self.ask(&Request::Stats, &Descriptors::default()).await? {
+            Reply::Stats(stats) => Ok(*stats),
+            Reply::Failed(reason) => Err(ControlError::Refused(reason)),
+            Reply::Done | Reply::Booted(_) => Err(something_else()),
         }
     }
 

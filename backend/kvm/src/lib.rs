@@ -2,6 +2,7 @@
 
 mod backend;
 mod control;
+mod counters;
 mod vm;
 
 pub use backend::{KvmBackend, KvmConfig, confinement};

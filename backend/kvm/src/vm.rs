@@ -7,7 +7,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use async_trait::async_trait;
 use backend_api::{
-    BackendError, BootTimes, Diagnostics, LinkIo, Pause, Phase, Resize, Vm, VmConfig, VmExit, chain,
+    BackendError, BootTimes, Count, Diagnostics, LinkIo, MachineCounters, Pause, Phase, Resize, Vm,
+    VmConfig, VmExit, chain,
 };
 use backend_host::life::{Life, Vmm, stream_pair};
 use backend_host::memory;
@@ -16,6 +17,7 @@ use tokio::net::UnixStream;
 use vmm_control::{Create, LINK_PORT, Nic, Request, Share};
 
 use crate::control::{self, Control, ControlError, Descriptors};
+use crate::counters;
 
 /// A checked configuration with what it needs.
 #[derive(Debug)]
@@ -172,6 +174,21 @@ impl Vm for KvmVm {
 
     fn resize(&self) -> Option<&dyn Resize> {
         Some(self)
+    }
+
+    fn count(&self) -> Option<&dyn Count> {
+        Some(self)
+    }
+}
+
+#[async_trait]
+impl Count for KvmVm {
+    async fn counters(&self) -> Result<MachineCounters, BackendError> {
+        let vmm = self.life.running(Phase::Run)?;
+        let stats = vmm.control.stats().await;
+        stats
+            .map(counters::named)
+            .map_err(|error| vmm.disobeys(Phase::Run, chain(&error)))
     }
 }
 

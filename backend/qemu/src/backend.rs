@@ -181,6 +181,8 @@ impl Backend for QemuBackend {
             share: true,
             pause: true,
             resize: false,
+            // Its monitor knows nothing of virtio devices but what is unstable.
+            count: false,
             nics: MAX_NICS,
             nic_queues: MAX_VCPUS,
             max_vcpus: MAX_VCPUS,

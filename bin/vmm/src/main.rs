@@ -12,6 +12,7 @@
 //! says why on standard error.
 
 mod clock;
+mod counters;
 mod growth;
 mod log;
 mod sandbox;
@@ -78,7 +79,7 @@ fn run(machine: &mut Option<Sandbox>) -> anyhow::Result<()> {
             (Request::Resize { memory_bytes }, Some(machine)) => {
                 machine.resize(memory_bytes).map(|()| Reply::Done)
             }
-            (Request::Stats, Some(machine)) => Ok(Reply::Stats(machine.stats())),
+            (Request::Stats, Some(machine)) => Ok(Reply::Stats(Box::new(machine.stats()))),
         };
         let reply = answer.unwrap_or_else(|error| Reply::Failed(format!("{error:#}")));
         vmm_control::send(&control, &reply, &[]).context("answer the driver")?;

@@ -19,6 +19,7 @@ use vmm_virtio::{EventLoop, Rates};
 use vmm_vsock::Vsock;
 
 use crate::clock;
+use crate::counters::{Source, Sources};
 use crate::growth;
 
 /// How long the driver may take to read what the guest has printed before its end. It reads all the time.
@@ -29,6 +30,7 @@ pub struct Sandbox {
     machine: Machine,
     command_line: String,
     last_words: LastWords,
+    sources: Sources,
     memory_bytes: u64,
     /// What can come and go.
     memory: Option<vmm_mem::Handle>,
@@ -65,11 +67,16 @@ impl Sandbox {
         let made = clock::now();
         let console = Console::new(received.take(wanted.console)?, None).context("the console")?;
         let last_words = console.last_words();
-        machine.plug(Box::new(console))?;
-        machine.plug(Box::new(Rng::new()))?;
+        let mut sources = Sources::default();
+        let source = Source::Console(console.statistics());
+        sources.add(machine.plug(Box::new(console))?, source);
+        let rng = Rng::new();
+        let source = Source::Random(rng.statistics());
+        sources.add(machine.plug(Box::new(rng))?, source);
         let link = received.take(wanted.link)?;
         let vsock = Vsock::new([(LINK_PORT, link)], None).context("the link")?;
-        machine.plug(Box::new(vsock))?;
+        let source = Source::Sockets(vsock.control().stats().clone());
+        sources.add(machine.plug(Box::new(vsock))?, source);
         let balloon = Balloon::new(
             vmm_balloon::Setup {
                 // Memory that the guest takes back is better than a guest that kills.
@@ -79,12 +86,15 @@ impl Sandbox {
             },
             machine.memory(),
         );
-        machine.plug(Box::new(balloon.context("the balloon")?))?;
+        let balloon = balloon.context("the balloon")?;
+        let source = Source::Balloon(balloon.handle());
+        sources.add(machine.plug(Box::new(balloon))?, source);
         let mut memory = None;
         if let Some(growth) = machine.growth() {
             let device = growth::device(growth)?;
-            memory = Some(device.handle());
-            machine.plug(Box::new(device))?;
+            let handle = device.handle();
+            memory = Some(handle.clone());
+            sources.add(machine.plug(Box::new(device))?, Source::Memory(handle));
         }
         for nic in wanted.nics {
             let mut take = |handles: Vec<Handle>| {
@@ -93,6 +103,7 @@ impl Sandbox {
                     .map(|handle| received.take(handle))
                     .collect::<Result<Vec<_>, _>>()
             };
+            let by_kernel = !nic.vhost.is_empty();
             let card = Net::new(vmm_net::Settings {
                 mac: nic.mac,
                 taps: take(nic.queues)?,
@@ -101,14 +112,21 @@ impl Sandbox {
                 receive: Rates::default(),
                 transmit: Rates::default(),
             });
-            machine.plug(Box::new(card.context("a network card")?))?;
+            let card = card.context("a network card")?;
+            let source = if by_kernel {
+                Source::KernelNetwork
+            } else {
+                Source::Network(card.statistics())
+            };
+            sources.add(machine.plug(Box::new(card))?, source);
         }
         // Last, as it waits for the file server, which is being started.
         if let Some(share) = wanted.share {
             let setup = vmm_fs::Setup::new(&share.tag);
             let socket = received.take(share.socket)?;
             let fs = Fs::connect(&setup, socket, &machine.memory()).context("the file share")?;
-            machine.plug(Box::new(fs))?;
+            let source = Source::Share(fs.handle());
+            sources.add(machine.plug(Box::new(fs))?, source);
         }
         // There is no disk yet. Memory that is a file has its length, but for what can come.
         vmm_jail::limit_files(wanted.growth_bytes)?;
@@ -131,6 +149,7 @@ impl Sandbox {
             machine,
             command_line: wanted.command_line,
             last_words,
+            sources,
             memory_bytes: wanted.memory_bytes,
             memory,
             jail,
@@ -191,14 +210,7 @@ impl Sandbox {
     /// Counters.
     #[must_use]
     pub fn stats(&self) -> Stats {
-        let exits = self.machine.exits();
-        Stats {
-            mmio_reads: exits.mmio_reads,
-            mmio_writes: exits.mmio_writes,
-            port_reads: exits.port_reads,
-            port_writes: exits.port_writes,
-            other_exits: exits.others,
-        }
+        self.sources.read(&self.machine)
     }
 }
 

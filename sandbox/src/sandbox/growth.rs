@@ -205,6 +205,7 @@ mod tests {
         share: true,
         pause: true,
         resize: true,
+        count: true,
         nics: 1,
         nic_queues: 1,
         max_vcpus: 8,
@@ -239,6 +240,7 @@ mod tests {
         assert_eq!(spare(&config, ABLE, large), little);
         let unable = Capabilities {
             resize: false,
+            count: false,
             ..ABLE
         };
         let nothing = Size {

@@ -32,6 +32,7 @@ pub use process::Process;
 use crate::backend;
 use crate::boot_time::BootTime;
 use crate::config::Config;
+use crate::control::MachineCounters;
 use crate::error::{SandboxError, chain};
 use crate::id::ContainerId;
 use crate::sandbox::growth::Growth;
@@ -362,6 +363,14 @@ impl Sandbox {
                 return Ok(oom.container_id);
             }
         }
+    }
+
+    /// What processors and devices of the machine have done.
+    ///
+    /// # Errors
+    /// When the machine is gone, and of a backend that does not count.
+    pub async fn counters(&self) -> Result<MachineCounters, SandboxError> {
+        self.machine.counters().await
     }
 
     /// Waits until the machine has ended, and tells how.

@@ -11,8 +11,10 @@
 //! What anything may be of is bounded here: a message by [`MESSAGE_LIMIT`], descriptors by [`DESCRIPTOR_LIMIT`].
 
 mod channel;
+mod stats;
 
 pub use channel::{ChannelError, Received, receive, send};
+pub use stats::{Counters, DeviceStats, Direction, Exits, Signals, Stats};
 
 use serde::{Deserialize, Serialize};
 
@@ -62,7 +64,7 @@ pub enum Reply {
     /// The virtual CPUs run from now on: however soon the guest ends, this is told before.
     Booted(Times),
     /// Counters.
-    Stats(Stats),
+    Stats(Box<Stats>),
 }
 
 /// The shape of a machine.
@@ -119,22 +121,6 @@ pub struct Nic {
     pub queues: Vec<Handle>,
     /// `/dev/vhost-net`, once for each queue, or none.
     pub vhost: Vec<Handle>,
-}
-
-/// Counters of a machine.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Stats {
-    /// Registers of devices that were read.
-    pub mmio_reads: u64,
-    /// Registers of devices that were written.
-    pub mmio_writes: u64,
-    /// Ports that were read.
-    pub port_reads: u64,
-    /// Ports that were written.
-    pub port_writes: u64,
-    /// Other returns from the guest to the VMM.
-    pub other_exits: u64,
 }
 
 /// When the process reached the steps of a boot, in nanoseconds of the host's `CLOCK_MONOTONIC`.

@@ -20,6 +20,13 @@ impl Slot {
         (0..SLOTS).map(Self)
     }
 
+    /// Its number: they are counted from 0.
+    #[must_use]
+    pub fn number(self) -> u8 {
+        // There are fewer.
+        u8::try_from(self.0).unwrap_or(u8::MAX)
+    }
+
     /// The guest address of its registers.
     #[must_use]
     pub fn address(self) -> u64 {

@@ -11,7 +11,7 @@ use kvm_bindings::{
     kvm_irq_routing_entry, kvm_userspace_memory_region,
 };
 use kvm_ioctls::{Cap, IoEventAddress, Kvm, VcpuFd, VmFd};
-use vmm_virtio::{Device, EventLoop, Memory, Transport};
+use vmm_virtio::{Device, EventLoop, Memory, Signals, Transport};
 
 use crate::Error;
 use crate::boot::{self, Guest, Loading};
@@ -219,6 +219,20 @@ impl Machine {
         if let Some(vcpus) = &self.running {
             vcpus.resume();
         }
+    }
+
+    /// How often the device here and its driver have told each other something.
+    #[must_use]
+    pub fn signals(&self, slot: Slot) -> Signals {
+        let transport = self.slots.get(slot.0);
+        transport.map(|place| place.signals()).unwrap_or_default()
+    }
+
+    /// How often the driver has broken the device here.
+    #[must_use]
+    pub fn breaks(&self, slot: Slot) -> u32 {
+        let transport = self.slots.get(slot.0);
+        transport.map_or(0, |place| place.breaks())
     }
 
     /// How often the guest was left.

@@ -95,6 +95,7 @@ macro_rules! conformance_tests {
             a_paused_guest_stands_still
             a_guest_grows_and_shrinks
             a_machine_without_spares_keeps_its_size
+            what_a_machine_does_is_counted
             copies_go_on_where_their_template_stopped
             a_template_of_a_guest_that_is_not_well_is_none
             a_damaged_template_is_refused

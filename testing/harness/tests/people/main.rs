@@ -2,6 +2,7 @@
 
 mod background;
 mod boot_time;
+mod counters;
 mod images;
 mod install;
 mod kills;
