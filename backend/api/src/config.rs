@@ -1,7 +1,10 @@
 //! What a caller wants of a virtual machine.
 
+use std::fmt;
+use std::io;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 /// One virtual machine as the caller wants it.
 #[derive(Debug)]
@@ -26,6 +29,9 @@ pub struct VmConfig {
     pub spare_vcpus: u32,
     /// The file share, if the guest gets one.
     pub share: Option<Share>,
+    /// What connects programs of the guest with those of its host. Needs
+    /// [`Capabilities::sockets`](crate::Capabilities::sockets).
+    pub sockets: Option<Sockets>,
     /// Network cards, at most as many as [`Capabilities::nics`](crate::Capabilities::nics).
     pub nics: Vec<Nic>,
     /// The network namespace that the VMM process is in; without it, one of its own. Nothing but the process is there:
@@ -33,6 +39,25 @@ pub struct VmConfig {
     pub network: Option<OwnedFd>,
     /// Who the VMM process runs as.
     pub privileges: Privileges,
+}
+
+/// How programs of guest and host find each other by ports of virtio-vsock, beside the link.
+#[derive(Debug)]
+pub struct Sockets {
+    /// A Unix stream socket that listens. A program of the host connects, writes `CONNECT PORT\n`, and reads `OK PORT\n` (its
+    /// own port) once a program of the guest has accepted at that port, else the end.
+    pub listener: OwnedFd,
+    /// Connects the guest to a port of its host. The guest decides how often it is called.
+    pub dial: Arc<dyn Dial>,
+}
+
+/// Connects to programs of the host.
+pub trait Dial: fmt::Debug + Send + Sync {
+    /// A connected Unix stream socket that does not block. Must not block itself.
+    ///
+    /// # Errors
+    /// When nobody listens at this port, or has no room at the moment: the guest is refused.
+    fn dial(&self, port: u32) -> io::Result<OwnedFd>;
 }
 
 /// A virtio network card whose wire is a tap.

@@ -22,7 +22,7 @@ mod error;
 mod template;
 mod vm;
 
-pub use config::{Nic, Privileges, Share, VmConfig};
+pub use config::{Dial, Nic, Privileges, Share, Sockets, VmConfig};
 pub use counters::{Count, DeviceCounters, MachineCounters, Numbers};
 pub use diagnostics::{Diagnostics, Ring, Tail};
 pub use error::{BackendError, Phase, chain};

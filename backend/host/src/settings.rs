@@ -40,6 +40,12 @@ pub fn check(config: &VmConfig, capabilities: &Capabilities) -> Result<(), Backe
             "are not to be had: machines of this backend keep their size",
         ));
     }
+    if config.sockets.is_some() && !capabilities.sockets {
+        return Err(unsupported(
+            "vsock".to_owned(),
+            "is not to be had: machines of this backend have no sockets between guest and host",
+        ));
+    }
     if let Some(share) = &config.share
         && (share.tag.is_empty() || share.tag.len() > MAX_TAG)
     {

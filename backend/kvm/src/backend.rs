@@ -103,6 +103,7 @@ impl Backend for KvmBackend {
             pause: true,
             resize: true,
             count: true,
+            sockets: true,
             nics: MAX_NICS,
             nic_queues: MAX_QUEUES,
             max_vcpus: MAX_VCPUS,

@@ -130,7 +130,8 @@ fn something_else() -> ControlError {
     ControlError::Refused("it answers something else".to_owned())
 }
 
-async fn retry<T>(
+/// Has a call wait until the socket is ready for it.
+pub async fn retry<T>(
     socket: &AsyncFd<OwnedFd>,
     write: bool,
     mut call: impl FnMut(BorrowedFd<'_>) -> Result<T, ChannelError>,

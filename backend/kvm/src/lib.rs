@@ -3,6 +3,7 @@
 mod backend;
 mod control;
 mod counters;
+mod sockets;
 mod vm;
 
 pub use backend::{KvmBackend, KvmConfig, confinement};

@@ -14,10 +14,11 @@ use backend_host::life::{Life, Vmm, stream_pair};
 use backend_host::memory;
 use backend_process::{Confinement, Program};
 use tokio::net::UnixStream;
-use vmm_control::{Create, LINK_PORT, Nic, Request, Share};
+use vmm_control::{Create, LINK_PORT, Nic, Request, Share, Sockets};
 
 use crate::control::{self, Control, ControlError, Descriptors};
 use crate::counters;
+use crate::sockets;
 
 /// A checked configuration with what it needs.
 #[derive(Debug)]
@@ -68,13 +69,20 @@ fn start(prepared: Prepared) -> io::Result<(Vmm<Control>, Request, Descriptors, 
         kernel,
         image,
         vhosts,
-        config,
+        mut config,
     } = prepared;
     let (link, link_end) = stream_pair()?;
     let (console, console_end) = stream_pair()?;
     let (control, control_end) = Control::pair()?;
     let (stderr_end, stderr) = tokio::net::unix::pipe::pipe()?;
     let mut with = Descriptors::default();
+    let sockets = match config.sockets.take() {
+        Some(sockets) => Some(Sockets {
+            listener: with.add(sockets.listener),
+            calls: with.add(sockets::serve(sockets.dial)?),
+        }),
+        None => None,
+    };
     let request = Request::Create(Box::new(Create {
         kvm: with.add(kvm),
         kernel: with.add(kernel),
@@ -86,6 +94,7 @@ fn start(prepared: Prepared) -> io::Result<(Vmm<Control>, Request, Descriptors, 
         vcpus: u8::try_from(config.vcpus.saturating_add(config.spare_vcpus)).unwrap_or(u8::MAX),
         console: with.add(console_end),
         link: with.add(link_end),
+        sockets,
         share: config.share.map(|share| Share {
             tag: share.tag,
             socket: with.add(share.socket),

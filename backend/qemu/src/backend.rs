@@ -183,6 +183,7 @@ impl Backend for QemuBackend {
             resize: false,
             // Its monitor knows nothing of virtio devices but what is unstable.
             count: false,
+            sockets: false,
             nics: MAX_NICS,
             nic_queues: MAX_VCPUS,
             max_vcpus: MAX_VCPUS,

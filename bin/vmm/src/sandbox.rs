@@ -74,7 +74,16 @@ impl Sandbox {
         let source = Source::Random(rng.statistics());
         sources.add(machine.plug(Box::new(rng))?, source);
         let link = received.take(wanted.link)?;
-        let vsock = Vsock::new([(LINK_PORT, link)], None).context("the link")?;
+        let vsock = match wanted.sockets {
+            Some(sockets) => {
+                let listener = received.take(sockets.listener)?;
+                let calls = received.take(sockets.calls)?;
+                let vsock = Vsock::new([(LINK_PORT, link)], Some(listener));
+                vsock.and_then(|vsock| vsock.with_calls(calls))
+            }
+            None => Vsock::new([(LINK_PORT, link)], None),
+        };
+        let vsock = vsock.context("the link")?;
         let source = Source::Sockets(vsock.control().stats().clone());
         sources.add(machine.plug(Box::new(vsock))?, source);
         let balloon = Balloon::new(

@@ -51,6 +51,7 @@ fn machine() -> Create {
         vcpus: 1,
         console: Handle(3),
         link: Handle(4),
+        sockets: None,
         share: None,
         nics: Vec::new(),
     }

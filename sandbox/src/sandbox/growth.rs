@@ -206,6 +206,7 @@ mod tests {
         pause: true,
         resize: true,
         count: true,
+        sockets: true,
         nics: 1,
         nic_queues: 1,
         max_vcpus: 8,
@@ -241,6 +242,7 @@ mod tests {
         let unable = Capabilities {
             resize: false,
             count: false,
+            sockets: false,
             ..ABLE
         };
         let nothing = Size {

@@ -230,6 +230,7 @@ pub(crate) fn vm_config(config: &Config, name: &str, size: Size, share: Option<S
         vcpus: size.vcpus,
         spare_vcpus: 0,
         share,
+        sockets: None,
         nics: Vec::new(),
         network: None,
         privileges: backend::privileges(config),

@@ -11,9 +11,11 @@
 //! What anything may be of is bounded here: a message by [`MESSAGE_LIMIT`], descriptors by [`DESCRIPTOR_LIMIT`].
 
 mod channel;
+mod sockets;
 mod stats;
 
 pub use channel::{ChannelError, Received, receive, send};
+pub use sockets::{Call, Called};
 pub use stats::{Counters, DeviceStats, Direction, Exits, Signals, Stats};
 
 use serde::{Deserialize, Serialize};
@@ -89,6 +91,8 @@ pub struct Create {
     pub console: Handle,
     /// A stream that the guest gets by connecting to [`LINK_PORT`] of its host.
     pub link: Handle,
+    /// What connects programs of the guest with those of its host, beside the link.
+    pub sockets: Option<Sockets>,
     /// The file share.
     pub share: Option<Share>,
     /// Network cards.
@@ -100,6 +104,16 @@ pub const MEMORY_STEP: u64 = 2 << 20;
 
 /// The port of the host where a guest finds its link.
 pub const LINK_PORT: u32 = 1024;
+
+/// How programs of guest and host find each other.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Sockets {
+    /// A Unix stream socket that listens: programs of the host come in there, and name a port of the guest.
+    pub listener: Handle,
+    /// Where the VMM sends a [`Call`] when the guest wants to be connected to a port of its host, and gets [`Called`].
+    pub calls: Handle,
+}
 
 /// A file share that another process serves.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -45,6 +45,7 @@ impl Fixture {
             vcpus: 1,
             spare_vcpus: 0,
             share: None,
+            sockets: None,
             nics: Vec::new(),
             network: None,
             privileges: self.privileges,
