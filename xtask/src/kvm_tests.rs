@@ -15,10 +15,11 @@ use crate::test_programs::{self, Program};
 use crate::testhost;
 
 /// The test targets, by their package.
-const TARGETS: [(&str, &str); 4] = [
+const TARGETS: [(&str, &str); 5] = [
     ("backend-kvm", "conformance"),
     ("backend-kvm", "process"),
     ("backend-kvm", "faults"),
+    ("backend-kvm", "huge_pages"),
     ("vmm-net", "vhost"),
 ];
 

@@ -22,6 +22,9 @@ pub struct VmConfig {
     /// How much more it may become by [`Vm::resize`](crate::Vm::resize), in bytes; a multiple of 2 MiB. It costs nothing as
     /// long as it is not used. Linux can use whole 128 MiB of it. Needs [`Capabilities::resize`](crate::Capabilities::resize).
     pub spare_memory_bytes: u64,
+    /// Whether the guest boots with memory of huge pages of 2 MiB that the host has set aside; then
+    /// [`memory_bytes`](Self::memory_bytes) are whole 2 MiB. Needs [`Capabilities::huge_pages`](crate::Capabilities::huge_pages).
+    pub huge_pages: bool,
     /// Number of virtual CPUs that the guest boots with, at least 1.
     pub vcpus: u32,
     /// Number of virtual CPUs beside those: they are offline until the guest brings them online. Needs

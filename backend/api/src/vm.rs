@@ -168,6 +168,8 @@ pub struct Capabilities {
     pub resize: bool,
     /// Whether [`Vm::count`] is there.
     pub count: bool,
+    /// Whether [`VmConfig::huge_pages`] may be set.
+    pub huge_pages: bool,
     /// Whether [`VmConfig::sockets`] may be set.
     pub sockets: bool,
     /// The most network cards a machine may have.

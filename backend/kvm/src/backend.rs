@@ -104,6 +104,7 @@ impl Backend for KvmBackend {
             resize: true,
             count: true,
             sockets: true,
+            huge_pages: true,
             nics: MAX_NICS,
             nic_queues: MAX_QUEUES,
             max_vcpus: MAX_VCPUS,
@@ -123,7 +124,11 @@ impl Backend for KvmBackend {
                 device: kvm::DEVICE,
                 source,
             })?;
-        memory::check(config.memory_bytes)?;
+        if config.huge_pages {
+            memory::check_huge(config.memory_bytes)?;
+        } else {
+            memory::check(config.memory_bytes)?;
+        }
         let wanted = |nic: &Nic| {
             if self.config.vhost_net {
                 nic.queues.len()

@@ -90,6 +90,7 @@ fn start(prepared: Prepared) -> io::Result<(Vmm<Control>, Request, Descriptors, 
         command_line: command_line(&config),
         memory_bytes: config.memory_bytes,
         growth_bytes: config.spare_memory_bytes,
+        huge_pages: config.huge_pages,
         // Checked: more are refused.
         vcpus: u8::try_from(config.vcpus.saturating_add(config.spare_vcpus)).unwrap_or(u8::MAX),
         console: with.add(console_end),

@@ -139,6 +139,7 @@ impl Probe {
             vcpus: 1,
             spare_vcpus: 0,
             share: None,
+            huge_pages: false,
             sockets: None,
             nics: Vec::new(),
             network: None,

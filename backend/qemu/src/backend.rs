@@ -184,6 +184,7 @@ impl Backend for QemuBackend {
             // Its monitor knows nothing of virtio devices but what is unstable.
             count: false,
             sockets: false,
+            huge_pages: false,
             nics: MAX_NICS,
             nic_queues: MAX_VCPUS,
             max_vcpus: MAX_VCPUS,

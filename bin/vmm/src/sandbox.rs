@@ -54,6 +54,7 @@ impl Sandbox {
             memory_bytes: wanted.memory_bytes,
             growth_bytes: wanted.growth_bytes,
             backing: match wanted.share {
+                _ if wanted.huge_pages => Backing::Huge,
                 Some(_) => Backing::Shared,
                 None => Backing::Private,
             },
@@ -86,18 +87,21 @@ impl Sandbox {
         let vsock = vsock.context("the link")?;
         let source = Source::Sockets(vsock.control().stats().clone());
         sources.add(machine.plug(Box::new(vsock))?, source);
-        let balloon = Balloon::new(
-            vmm_balloon::Setup {
-                // Memory that the guest takes back is better than a guest that kills.
-                deflate_on_oom: true,
-                reporting: true,
-                statistics: false,
-            },
-            machine.memory(),
-        );
-        let balloon = balloon.context("the balloon")?;
-        let source = Source::Balloon(balloon.handle());
-        sources.add(machine.plug(Box::new(balloon))?, source);
+        // Huge pages that were given back might be missing when the guest wants them again, which would be its end.
+        if !wanted.huge_pages {
+            let balloon = Balloon::new(
+                vmm_balloon::Setup {
+                    // Memory that the guest takes back is better than a guest that kills.
+                    deflate_on_oom: true,
+                    reporting: true,
+                    statistics: false,
+                },
+                machine.memory(),
+            );
+            let balloon = balloon.context("the balloon")?;
+            let source = Source::Balloon(balloon.handle());
+            sources.add(machine.plug(Box::new(balloon))?, source);
+        }
         let mut memory = None;
         if let Some(growth) = machine.growth() {
             let device = growth::device(growth)?;

@@ -48,6 +48,7 @@ fn machine() -> Create {
         command_line: String::new(),
         memory_bytes: 64 << 20,
         growth_bytes: 0,
+        huge_pages: false,
         vcpus: 1,
         console: Handle(3),
         link: Handle(4),

@@ -207,6 +207,7 @@ mod tests {
         resize: true,
         count: true,
         sockets: true,
+        huge_pages: true,
         nics: 1,
         nic_queues: 1,
         max_vcpus: 8,
@@ -243,6 +244,7 @@ mod tests {
             resize: false,
             count: false,
             sockets: false,
+            huge_pages: false,
             ..ABLE
         };
         let nothing = Size {

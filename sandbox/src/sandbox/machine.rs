@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use backend_api::{
-    Backend, BackendError, LinkIo, MachineCounters, Nic, Phase, Share, Vm, VmConfig,
+    Backend, BackendError, LinkIo, MachineCounters, Nic, Phase, Share, Sockets, Vm, VmConfig,
 };
 use backend_process::Exit;
 use cofferdam_protocol::SHARE_TAG;
@@ -61,7 +61,7 @@ impl Machine {
         backend: &Arc<dyn Backend>,
         config: &Config,
         options: &SandboxOptions,
-        nics: Vec<Nic>,
+        (nics, sockets): (Vec<Nic>, Option<Sockets>),
         network: Option<&Namespace>,
         template: Option<File>,
         spare: Size,
@@ -88,6 +88,7 @@ impl Machine {
         });
         let wanted = VmConfig {
             nics,
+            sockets,
             spare_memory_bytes: spare.memory,
             spare_vcpus: spare.vcpus,
             network: network.transpose().map_err(SandboxError::system(
@@ -230,6 +231,7 @@ pub(crate) fn vm_config(config: &Config, name: &str, size: Size, share: Option<S
         vcpus: size.vcpus,
         spare_vcpus: 0,
         share,
+        huge_pages: config.huge_pages,
         sockets: None,
         nics: Vec::new(),
         network: None,

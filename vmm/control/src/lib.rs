@@ -85,6 +85,8 @@ pub struct Create {
     pub memory_bytes: u64,
     /// How much more it may become by [`Request::Resize`], in bytes: a multiple of [`MEMORY_STEP`].
     pub growth_bytes: u64,
+    /// Whether the memory is of huge pages of 2 MiB that the host has set aside. Then the guest gives none back.
+    pub huge_pages: bool,
     /// Virtual CPUs.
     pub vcpus: u8,
     /// A stream that takes what the guest writes on its console.

@@ -73,6 +73,9 @@ impl Machine {
         if !config.growth_bytes.is_multiple_of(2 << 20) {
             return Err(Error::Shape("a machine grows by multiples of 2 MiB"));
         }
+        if config.backing == Backing::Huge && !config.memory_bytes.is_multiple_of(2 << 20) {
+            return Err(Error::Shape("memory of huge pages has whole 2 MiB"));
+        }
         let ram = GuestRam::new(config.memory_bytes, config.growth_bytes, config.backing)?;
         let loading = Loading::start(ram.clone(), guest)?;
         let kvm = open(kvm)?;

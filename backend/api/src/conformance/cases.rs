@@ -368,7 +368,7 @@ fn counter(counters: &MachineCounters, kind: &str, name: &str) -> u64 {
 }
 
 /// Waits until the guest has written this on its console.
-async fn said(vm: &dyn Vm, words: &str) {
+pub(super) async fn said(vm: &dyn Vm, words: &str) {
     let written = async {
         while !vm.diagnostics().console.contains(words) {
             tokio::time::sleep(Duration::from_millis(50)).await;
@@ -377,7 +377,7 @@ async fn said(vm: &dyn Vm, words: &str) {
     within(words, vm, written).await;
 }
 
-async fn refused(fixture: &Fixture, config: crate::VmConfig) -> BackendError {
+pub(super) async fn refused(fixture: &Fixture, config: crate::VmConfig) -> BackendError {
     fixture
         .create(config)
         .await
@@ -385,7 +385,7 @@ async fn refused(fixture: &Fixture, config: crate::VmConfig) -> BackendError {
         .expect_err("it must be refused")
 }
 
-fn assert_unsupported(error: BackendError, word: &str) {
+pub(super) fn assert_unsupported(error: BackendError, word: &str) {
     assert!(matches!(error, BackendError::Unsupported { .. }), "{error}");
     assert!(error.to_string().contains(word), "{error}");
 }
@@ -400,7 +400,7 @@ pub(super) async fn echo(vm: &dyn Vm, link: &mut LinkIo) {
     assert_eq!(&answer, b"are you there");
 }
 
-async fn within<T>(what: &str, vm: &dyn Vm, future: impl Future<Output = T>) -> T {
+pub(super) async fn within<T>(what: &str, vm: &dyn Vm, future: impl Future<Output = T>) -> T {
     match timeout(PATIENCE, future).await {
         Ok(value) => value,
         Err(_elapsed) => panic!("{what} did not come{}", vm.diagnostics()),

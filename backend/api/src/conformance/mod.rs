@@ -6,9 +6,11 @@
 
 mod cases;
 pub mod guest;
+mod sockets;
 mod templates;
 
 pub use cases::*;
+pub use sockets::*;
 pub use templates::*;
 
 use std::path::PathBuf;
@@ -45,6 +47,7 @@ impl Fixture {
             vcpus: 1,
             spare_vcpus: 0,
             share: None,
+            huge_pages: false,
             sockets: None,
             nics: Vec::new(),
             network: None,
@@ -97,6 +100,7 @@ macro_rules! conformance_tests {
             a_guest_grows_and_shrinks
             a_machine_without_spares_keeps_its_size
             what_a_machine_does_is_counted
+            programs_of_guest_and_host_find_each_other
             copies_go_on_where_their_template_stopped
             a_template_of_a_guest_that_is_not_well_is_none
             a_damaged_template_is_refused

@@ -105,6 +105,7 @@ pub async fn run_with(
                 tag: "cofferdam".to_owned(),
                 socket: server.vmm_socket().expect("the first call gets it"),
             }),
+            huge_pages: false,
             sockets: None,
             nics: Vec::new(),
             network: None,
