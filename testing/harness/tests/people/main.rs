@@ -8,6 +8,7 @@ mod install;
 mod kills;
 mod resize;
 mod run;
+mod vsock;
 
 use std::time::Duration;
 
