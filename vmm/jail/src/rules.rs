@@ -129,7 +129,7 @@ pub const DEVICES: [Rule; 5] = [
     // Memory that comes and goes is a file in memory, as long as what is there of it.
     Rule::call(libc::SYS_ftruncate),
     // vsock: host programs come in by a socket that listens, if the driver has given one, and do not block.
-    Rule::when(libc::SYS_accept4, Is(3, (libc::SOCK_CLOEXEC) as u32)),
+    Rule::when(libc::SYS_accept4, Is(3, libc::SOCK_CLOEXEC as u32)),
     Rule::request(libc::FIONBIO as u32),
     // vsock: the driver sends sockets of host programs that the guest wants to be connected to.
     Rule::call(libc::SYS_recvmsg),
