@@ -121,11 +121,17 @@ _cofferdam() {
             cofferdam__subcmd__debug,boot-time)
                 cmd="cofferdam__subcmd__debug__subcmd__boot__subcmd__time"
                 ;;
+            cofferdam__subcmd__debug,counters)
+                cmd="cofferdam__subcmd__debug__subcmd__counters"
+                ;;
             cofferdam__subcmd__debug,help)
                 cmd="cofferdam__subcmd__debug__subcmd__help"
                 ;;
             cofferdam__subcmd__debug__subcmd__help,boot-time)
                 cmd="cofferdam__subcmd__debug__subcmd__help__subcmd__boot__subcmd__time"
+                ;;
+            cofferdam__subcmd__debug__subcmd__help,counters)
+                cmd="cofferdam__subcmd__debug__subcmd__help__subcmd__counters"
                 ;;
             cofferdam__subcmd__debug__subcmd__help,help)
                 cmd="cofferdam__subcmd__debug__subcmd__help__subcmd__help"
@@ -234,6 +240,9 @@ _cofferdam() {
                 ;;
             cofferdam__subcmd__help__subcmd__debug,boot-time)
                 cmd="cofferdam__subcmd__help__subcmd__debug__subcmd__boot__subcmd__time"
+                ;;
+            cofferdam__subcmd__help__subcmd__debug,counters)
+                cmd="cofferdam__subcmd__help__subcmd__debug__subcmd__counters"
                 ;;
             cofferdam__subcmd__help__subcmd__template,ls)
                 cmd="cofferdam__subcmd__help__subcmd__template__subcmd__ls"
@@ -367,7 +376,7 @@ _cofferdam() {
             return 0
             ;;
         cofferdam__subcmd__debug)
-            opts="-h --help boot-time help"
+            opts="-h --help boot-time counters help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -410,8 +419,22 @@ _cofferdam() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
+        cofferdam__subcmd__debug__subcmd__counters)
+            opts="-h --json --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
         cofferdam__subcmd__debug__subcmd__help)
-            opts="boot-time help"
+            opts="boot-time counters help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -425,6 +448,20 @@ _cofferdam() {
             return 0
             ;;
         cofferdam__subcmd__debug__subcmd__help__subcmd__boot__subcmd__time)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        cofferdam__subcmd__debug__subcmd__help__subcmd__counters)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
@@ -693,7 +730,7 @@ _cofferdam() {
             return 0
             ;;
         cofferdam__subcmd__help__subcmd__debug)
-            opts="boot-time"
+            opts="boot-time counters"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -707,6 +744,20 @@ _cofferdam() {
             return 0
             ;;
         cofferdam__subcmd__help__subcmd__debug__subcmd__boot__subcmd__time)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        cofferdam__subcmd__help__subcmd__debug__subcmd__counters)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )

@@ -171,15 +171,19 @@ complete -c cofferdam -n "__fish_cofferdam_using_subcommand template; and __fish
 complete -c cofferdam -n "__fish_cofferdam_using_subcommand template; and __fish_seen_subcommand_from help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
 complete -c cofferdam -n "__fish_cofferdam_using_subcommand check" -l json -d 'As JSON'
 complete -c cofferdam -n "__fish_cofferdam_using_subcommand check" -s h -l help -d 'Print help'
-complete -c cofferdam -n "__fish_cofferdam_using_subcommand debug; and not __fish_seen_subcommand_from boot-time help" -s h -l help -d 'Print help'
-complete -c cofferdam -n "__fish_cofferdam_using_subcommand debug; and not __fish_seen_subcommand_from boot-time help" -f -a "boot-time" -d 'Boot a machine and say where the time goes'
-complete -c cofferdam -n "__fish_cofferdam_using_subcommand debug; and not __fish_seen_subcommand_from boot-time help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c cofferdam -n "__fish_cofferdam_using_subcommand debug; and not __fish_seen_subcommand_from boot-time counters help" -s h -l help -d 'Print help'
+complete -c cofferdam -n "__fish_cofferdam_using_subcommand debug; and not __fish_seen_subcommand_from boot-time counters help" -f -a "boot-time" -d 'Boot a machine and say where the time goes'
+complete -c cofferdam -n "__fish_cofferdam_using_subcommand debug; and not __fish_seen_subcommand_from boot-time counters help" -f -a "counters" -d 'Print what the processors and devices of a container\'s machine have done'
+complete -c cofferdam -n "__fish_cofferdam_using_subcommand debug; and not __fish_seen_subcommand_from boot-time counters help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
 complete -c cofferdam -n "__fish_cofferdam_using_subcommand debug; and __fish_seen_subcommand_from boot-time" -s m -l memory -d 'Memory limit of the container that it would be for, in bytes or with b, k, m or g' -r
 complete -c cofferdam -n "__fish_cofferdam_using_subcommand debug; and __fish_seen_subcommand_from boot-time" -l cpus -d 'CPU limit of that container, e.g. 1.5' -r
 complete -c cofferdam -n "__fish_cofferdam_using_subcommand debug; and __fish_seen_subcommand_from boot-time" -l rounds -d 'How often to boot, one machine after the other' -r
 complete -c cofferdam -n "__fish_cofferdam_using_subcommand debug; and __fish_seen_subcommand_from boot-time" -l json -d 'As JSON, with every round'
 complete -c cofferdam -n "__fish_cofferdam_using_subcommand debug; and __fish_seen_subcommand_from boot-time" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c cofferdam -n "__fish_cofferdam_using_subcommand debug; and __fish_seen_subcommand_from counters" -l json -d 'As JSON, zeros included'
+complete -c cofferdam -n "__fish_cofferdam_using_subcommand debug; and __fish_seen_subcommand_from counters" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c cofferdam -n "__fish_cofferdam_using_subcommand debug; and __fish_seen_subcommand_from help" -f -a "boot-time" -d 'Boot a machine and say where the time goes'
+complete -c cofferdam -n "__fish_cofferdam_using_subcommand debug; and __fish_seen_subcommand_from help" -f -a "counters" -d 'Print what the processors and devices of a container\'s machine have done'
 complete -c cofferdam -n "__fish_cofferdam_using_subcommand debug; and __fish_seen_subcommand_from help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
 complete -c cofferdam -n "__fish_cofferdam_using_subcommand pause" -s h -l help -d 'Print help'
 complete -c cofferdam -n "__fish_cofferdam_using_subcommand resume" -s h -l help -d 'Print help'
@@ -275,3 +279,4 @@ complete -c cofferdam -n "__fish_cofferdam_using_subcommand help; and __fish_see
 complete -c cofferdam -n "__fish_cofferdam_using_subcommand help; and __fish_seen_subcommand_from template" -f -a "ls" -d 'List templates'
 complete -c cofferdam -n "__fish_cofferdam_using_subcommand help; and __fish_seen_subcommand_from template" -f -a "rm" -d 'Remove all templates. Sandboxes that run do not need theirs any more'
 complete -c cofferdam -n "__fish_cofferdam_using_subcommand help; and __fish_seen_subcommand_from debug" -f -a "boot-time" -d 'Boot a machine and say where the time goes'
+complete -c cofferdam -n "__fish_cofferdam_using_subcommand help; and __fish_seen_subcommand_from debug" -f -a "counters" -d 'Print what the processors and devices of a container\'s machine have done'

@@ -67,10 +67,11 @@ impl Suite {
 }
 
 /// What is run always.
-const SUITES: [Suite; 4] = [
+const SUITES: [Suite; 5] = [
     Suite::new("backend-kvm", "conformance"),
     Suite::new("backend-kvm", "process"),
     Suite::new("backend-kvm", "faults"),
+    Suite::new("backend-kvm", "huge_pages"),
     Suite::new("vmm-net", "vhost"),
 ];
 

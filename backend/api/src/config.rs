@@ -1,7 +1,10 @@
 //! What a caller wants of a virtual machine.
 
+use std::fmt;
+use std::io;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 /// One virtual machine as the caller wants it.
 #[derive(Debug)]
@@ -19,6 +22,9 @@ pub struct VmConfig {
     /// How much more it may become by [`Vm::resize`](crate::Vm::resize), in bytes; a multiple of 2 MiB. It costs nothing as
     /// long as it is not used. Linux can use whole 128 MiB of it. Needs [`Capabilities::resize`](crate::Capabilities::resize).
     pub spare_memory_bytes: u64,
+    /// Whether the guest boots with memory of huge pages of 2 MiB that the host has set aside; then
+    /// [`memory_bytes`](Self::memory_bytes) are whole 2 MiB. Needs [`Capabilities::huge_pages`](crate::Capabilities::huge_pages).
+    pub huge_pages: bool,
     /// Number of virtual CPUs that the guest boots with, at least 1.
     pub vcpus: u32,
     /// Number of virtual CPUs beside those: they are offline until the guest brings them online. Needs
@@ -26,6 +32,9 @@ pub struct VmConfig {
     pub spare_vcpus: u32,
     /// The file share, if the guest gets one.
     pub share: Option<Share>,
+    /// What connects programs of the guest with those of its host. Needs
+    /// [`Capabilities::sockets`](crate::Capabilities::sockets).
+    pub sockets: Option<Sockets>,
     /// Network cards, at most as many as [`Capabilities::nics`](crate::Capabilities::nics).
     pub nics: Vec<Nic>,
     /// Disks, in the order in which the guest finds them. With `images` and `spare_devices` at most
@@ -85,6 +94,25 @@ pub struct Image {
     /// A file or a block device that is open for reading. If it becomes shorter, a guest that reads what is gone ends its
     /// machine.
     pub file: OwnedFd,
+}
+
+/// How programs of guest and host find each other by ports of virtio-vsock, beside the link.
+#[derive(Debug)]
+pub struct Sockets {
+    /// A Unix stream socket that listens. A program of the host connects, writes `CONNECT PORT\n`, and reads `OK PORT\n` (its
+    /// own port) once a program of the guest has accepted at that port, else the end.
+    pub listener: OwnedFd,
+    /// Connects the guest to a port of its host. The guest decides how often it is called.
+    pub dial: Arc<dyn Dial>,
+}
+
+/// Connects to programs of the host.
+pub trait Dial: fmt::Debug + Send + Sync {
+    /// A connected Unix stream socket that does not block. Must not block itself.
+    ///
+    /// # Errors
+    /// When nobody listens at this port, or has no room at the moment: the guest is refused.
+    fn dial(&self, port: u32) -> io::Result<OwnedFd>;
 }
 
 /// A virtio network card whose wire is a tap.

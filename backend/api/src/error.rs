@@ -72,6 +72,16 @@ pub enum BackendError {
         /// Bytes that the host could give.
         available: u64,
     },
+    /// The host has set fewer huge pages aside than the guest would get.
+    #[error(
+        "no memory for the VM: it needs {needed} huge pages of 2 MiB, the host has {free} free: raise the sysctl vm.nr_hugepages, or set huge_pages = false"
+    )]
+    NoHugePages {
+        /// Pages needed.
+        needed: u64,
+        /// Pages that nobody has or has been promised.
+        free: u64,
+    },
     /// The accelerator can't be used.
     #[error("creating the VM: cannot use {device}")]
     Accelerator {

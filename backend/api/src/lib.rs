@@ -2,7 +2,8 @@
 //!
 //! A [`Backend`] turns a [`VmConfig`] into a [`Vm`] and knows nothing of containers. The trait is small on purpose:
 //! create, boot, wait, stop. Everything that not every backend can do is an ability of its own behind an `Option`
-//! ([`Vm::pause`], [`Vm::resize`], [`Vm::plug`], [`Backend::templates`]), so that a missing one is refused before anything started.
+//! ([`Vm::pause`], [`Vm::resize`], [`Vm::plug`], [`Vm::count`], [`Backend::templates`]), so that a missing one is refused
+//! before anything started.
 //!
 //! ```text
 //!            create            boot                 wait / kill -9 / guest ends
@@ -16,12 +17,16 @@
 mod config;
 #[cfg(feature = "conformance")]
 pub mod conformance;
+mod counters;
 mod diagnostics;
 mod error;
 mod template;
 mod vm;
 
-pub use config::{Device, Disk, Image, Nic, Privileges, Share, SpareDevices, VmConfig};
+pub use config::{
+    Device, Dial, Disk, Image, Nic, Privileges, Share, Sockets, SpareDevices, VmConfig,
+};
+pub use counters::{Count, DeviceCounters, MachineCounters, Numbers};
 pub use diagnostics::{Diagnostics, Ring, Tail};
 pub use error::{BackendError, Phase, chain};
 pub use template::{Greeted, Greeting, Templates};

@@ -6,7 +6,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use crate::{BackendError, Device, Diagnostics, Templates, VmConfig};
+use crate::{BackendError, Count, Device, Diagnostics, Templates, VmConfig};
 
 /// A maker of virtual machines.
 #[async_trait]
@@ -77,6 +77,11 @@ pub trait Vm: Send {
 
     /// The ability to plug devices in and out.
     fn plug(&self) -> Option<&dyn Plug> {
+        None
+    }
+
+    /// The ability to tell what processors and devices have done.
+    fn count(&self) -> Option<&dyn Count> {
         None
     }
 }
@@ -194,6 +199,12 @@ pub struct Capabilities {
     pub plug: bool,
     /// The most disks and images a machine may have, with devices that may come: none where it has no such devices.
     pub devices: usize,
+    /// Whether [`Vm::count`] is there.
+    pub count: bool,
+    /// Whether [`VmConfig::huge_pages`] may be set.
+    pub huge_pages: bool,
+    /// Whether [`VmConfig::sockets`] may be set.
+    pub sockets: bool,
     /// The most network cards a machine may have.
     pub nics: usize,
     /// The most queues a network card may have.

@@ -2,6 +2,8 @@
 
 use backend_api::{BackendError, Capabilities, MEMORY_STEP, Privileges, VmConfig};
 
+use crate::memory;
+
 const MIB: u64 = 1 << 20;
 
 /// The longest `virtio-fs` tag, in bytes (virtio 1.3, 5.11.4).
@@ -38,6 +40,24 @@ pub fn check(config: &VmConfig, capabilities: &Capabilities) -> Result<(), Backe
         return Err(unsupported(
             "spare memory or virtual CPUs".to_owned(),
             "are not to be had: machines of this backend keep their size",
+        ));
+    }
+    if config.huge_pages && !capabilities.huge_pages {
+        return Err(unsupported(
+            "huge_pages = true".to_owned(),
+            "is not to be had with QEMU: set backend = \"kvm\", or huge_pages = false",
+        ));
+    }
+    if config.huge_pages && !memory.is_multiple_of(memory::HUGE_PAGE) {
+        return Err(unsupported(
+            format!("memory {memory}"),
+            "is not a number of whole huge pages of 2 MiB",
+        ));
+    }
+    if config.sockets.is_some() && !capabilities.sockets {
+        return Err(unsupported(
+            "vsock".to_owned(),
+            "is not to be had: machines of this backend have no sockets between guest and host",
         ));
     }
     if let Some(share) = &config.share

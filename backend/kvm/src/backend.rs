@@ -111,6 +111,9 @@ impl Backend for KvmBackend {
             resize: true,
             plug: true,
             devices: MAX_DEVICES,
+            count: true,
+            sockets: true,
+            huge_pages: true,
             nics: MAX_NICS,
             nic_queues: MAX_QUEUES,
             max_vcpus: MAX_VCPUS,
@@ -130,7 +133,11 @@ impl Backend for KvmBackend {
                 device: kvm::DEVICE,
                 source,
             })?;
-        memory::check(config.memory_bytes)?;
+        if config.huge_pages {
+            memory::check_huge(config.memory_bytes)?;
+        } else {
+            memory::check(config.memory_bytes)?;
+        }
         let vhost_net = self.config.vhost_net;
         let vhosts = config.nics.iter().map(|nic| vhosts(nic, vhost_net));
         let vhosts = vhosts.collect();

@@ -8,7 +8,7 @@ use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 use tokio::io::unix::AsyncFd;
 use tokio::sync::Mutex;
-use vmm_control::{ChannelError, Device, Handle, Reply, Request, Times};
+use vmm_control::{ChannelError, Device, Handle, Reply, Request, Stats, Times};
 
 /// How long the VMM may take to answer: it does nothing that waits for a guest.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -98,6 +98,15 @@ impl Control {
         }
     }
 
+    /// What was counted.
+    pub async fn stats(&self) -> Result<Stats, ControlError> {
+        match self.ask(&Request::Stats, &Descriptors::default()).await? {
+            Reply::Stats(stats) => Ok(*stats),
+            Reply::Failed(reason) => Err(ControlError::Refused(reason)),
+            Reply::Done | Reply::Booted(_) | Reply::Plugged(_) => Err(something_else()),
+        }
+    }
+
     /// Asks for something and waits for the answer.
     async fn ask(&self, request: &Request, with: &Descriptors) -> Result<Reply, ControlError> {
         let socket = self.socket.lock().await;
@@ -130,7 +139,8 @@ fn something_else() -> ControlError {
     ControlError::Refused("it answers something else".to_owned())
 }
 
-async fn retry<T>(
+/// Has a call wait until the socket is ready for it.
+pub async fn retry<T>(
     socket: &AsyncFd<OwnedFd>,
     write: bool,
     mut call: impl FnMut(BorrowedFd<'_>) -> Result<T, ChannelError>,

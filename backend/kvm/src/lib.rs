@@ -2,7 +2,9 @@
 
 mod backend;
 mod control;
+mod counters;
 mod devices;
+mod sockets;
 mod vm;
 
 pub use backend::{KvmBackend, KvmConfig, confinement};

@@ -7,18 +7,18 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use async_trait::async_trait;
 use backend_api::{
-    BackendError, BootTimes, Device, Diagnostics, LinkIo, Pause, Phase, Place, Plug, Resize, Vm,
-    VmConfig, VmExit, chain,
+    BackendError, BootTimes, Count, Device, Diagnostics, LinkIo, MachineCounters, Pause, Phase,
+    Place, Plug, Resize, Vm, VmConfig, VmExit, chain,
 };
 use backend_host::life::{Life, Vmm, stream_pair};
 use backend_host::memory;
 use backend_process::{Confinement, Program};
 use tokio::net::UnixStream;
-use vmm_control::{Create, LINK_PORT, Request, Spare};
+use vmm_control::{Create, LINK_PORT, Request, Sockets, Spare};
 
 use crate::backend::vhosts;
 use crate::control::{self, Control, ControlError, Descriptors};
-use crate::devices;
+use crate::{counters, devices, sockets};
 
 /// A checked configuration with what it needs.
 #[derive(Debug)]
@@ -74,13 +74,20 @@ fn start(prepared: Prepared) -> io::Result<(Vmm<Control>, Request, Descriptors, 
         image,
         vhosts,
         vhost_net: _,
-        config,
+        mut config,
     } = prepared;
     let (link, link_end) = stream_pair()?;
     let (console, console_end) = stream_pair()?;
     let (control, control_end) = Control::pair()?;
     let (stderr_end, stderr) = tokio::net::unix::pipe::pipe()?;
     let mut with = Descriptors::default();
+    let sockets = match config.sockets.take() {
+        Some(sockets) => Some(Sockets {
+            listener: with.add(sockets.listener),
+            calls: with.add(sockets::serve(sockets.dial)?),
+        }),
+        None => None,
+    };
     let request = Request::Create(Box::new(Create {
         kvm: with.add(kvm),
         kernel: with.add(kernel),
@@ -88,10 +95,12 @@ fn start(prepared: Prepared) -> io::Result<(Vmm<Control>, Request, Descriptors, 
         command_line: command_line(&config),
         memory_bytes: config.memory_bytes,
         growth_bytes: config.spare_memory_bytes,
+        huge_pages: config.huge_pages,
         // Checked: more are refused.
         vcpus: u8::try_from(config.vcpus.saturating_add(config.spare_vcpus)).unwrap_or(u8::MAX),
         console: with.add(console_end),
         link: with.add(link_end),
+        sockets,
         share: config.share.map(|share| devices::share(share, &mut with)),
         nics: config
             .nics
@@ -193,6 +202,21 @@ impl Vm for KvmVm {
 
     fn plug(&self) -> Option<&dyn Plug> {
         Some(self)
+    }
+
+    fn count(&self) -> Option<&dyn Count> {
+        Some(self)
+    }
+}
+
+#[async_trait]
+impl Count for KvmVm {
+    async fn counters(&self) -> Result<MachineCounters, BackendError> {
+        let vmm = self.life.running(Phase::Run)?;
+        let stats = vmm.control.stats().await;
+        stats
+            .map(counters::named)
+            .map_err(|error| vmm.disobeys(Phase::Run, chain(&error)))
     }
 }
 

@@ -141,6 +141,8 @@ impl Probe {
             vcpus: 1,
             spare_vcpus: 0,
             share: None,
+            huge_pages: false,
+            sockets: None,
             nics: Vec::new(),
             disks: Vec::new(),
             images: Vec::new(),

@@ -183,6 +183,10 @@ impl Backend for QemuBackend {
             resize: false,
             plug: false,
             devices: 0,
+            // Its monitor knows nothing of virtio devices but what is unstable.
+            count: false,
+            sockets: false,
+            huge_pages: false,
             nics: MAX_NICS,
             nic_queues: MAX_VCPUS,
             max_vcpus: MAX_VCPUS,

@@ -50,7 +50,7 @@ fn main() -> ExitCode {
         Command::Load(args) => people::load::run(&args),
         Command::Template(args) => people::template::run(&args),
         Command::Check(args) => people::check::run(&args),
-        Command::Debug(args) => debug::run(&args),
+        Command::Debug(args) => debug::run(&context, &args),
         Command::GenerateDocs(args) => docs::run(&args),
         Command::Pause(args) => oci::pause::pause(&context, &args),
         Command::Resume(args) => oci::pause::resume(&context, &args),

@@ -12,13 +12,19 @@ use vmm_fs::Fs;
 use vmm_jail::{Jail, Role};
 use vmm_net::Net;
 use vmm_pmem::Image;
-use vmm_virtio::{Memory, Rates};
+use vmm_virtio::{Device, Memory, Rates};
+
+use crate::counters::Source;
+
+/// A device, and where it counts.
+pub type Made = (Box<dyn Device>, Source);
 
 /// A network card.
 ///
 /// # Errors
 /// What it brings is no card, or is refused by the host.
-pub fn card(wanted: vmm_control::Nic, received: &mut Received<Request>) -> anyhow::Result<Net> {
+pub fn card(wanted: vmm_control::Nic, received: &mut Received<Request>) -> anyhow::Result<Made> {
+    let by_kernel = !wanted.vhost.is_empty();
     let mut take = |handles: Vec<Handle>| {
         handles
             .into_iter()
@@ -33,7 +39,13 @@ pub fn card(wanted: vmm_control::Nic, received: &mut Received<Request>) -> anyho
         receive: Rates::default(),
         transmit: Rates::default(),
     };
-    Net::new(settings).context("a network card")
+    let card = Net::new(settings).context("a network card")?;
+    let source = if by_kernel {
+        Source::KernelNetwork
+    } else {
+        Source::Network(card.statistics())
+    };
+    Ok((Box::new(card), source))
 }
 
 /// A file share. This waits for the file server.
@@ -44,17 +56,19 @@ pub fn share(
     wanted: &vmm_control::Share,
     received: &mut Received<Request>,
     memory: &Memory,
-) -> anyhow::Result<Fs> {
+) -> anyhow::Result<Made> {
     let setup = vmm_fs::Setup::new(&wanted.tag);
     let socket = received.take(wanted.socket)?;
-    Fs::connect(&setup, socket, memory).context("the file share")
+    let share = Fs::connect(&setup, socket, memory).context("the file share")?;
+    let source = Source::Share(share.handle());
+    Ok((Box::new(share), source))
 }
 
 /// A disk, served by a thread of its own: `io_uring` is a way to the kernel that no list of system calls sees.
 ///
 /// # Errors
 /// What is no disk, or longer than `limit` where the guest can write.
-pub fn disk(wanted: &vmm_control::Disk, file: OwnedFd, limit: Option<u64>) -> anyhow::Result<Disk> {
+pub fn disk(wanted: &vmm_control::Disk, file: OwnedFd, limit: Option<u64>) -> anyhow::Result<Made> {
     if let Some(limit) = limit.filter(|_| !wanted.read_only) {
         let length = file_length(&file)?;
         if length > limit {
@@ -80,7 +94,9 @@ pub fn disk(wanted: &vmm_control::Disk, file: OwnedFd, limit: Option<u64>) -> an
     };
     let filter = Jail::also(Role::Disk)?;
     let begin = move || filter.apply().map_err(io::Error::other);
-    Disk::confined(file, options, Arc::new(begin)).context("a disk")
+    let disk = Disk::confined(file, options, Arc::new(begin)).context("a disk")?;
+    let source = Source::Disk(disk.statistics());
+    Ok((Box::new(disk), source))
 }
 
 /// An image in memory.

@@ -13,6 +13,7 @@
 //! says why on standard error.
 
 mod clock;
+mod counters;
 mod devices;
 mod growth;
 mod log;
@@ -86,7 +87,7 @@ fn run(machine: &mut Option<Sandbox>) -> anyhow::Result<()> {
             (Request::Unplug { place }, Some(machine)) => {
                 machine.unplug(place).map(|()| Reply::Done)
             }
-            (Request::Stats, Some(machine)) => Ok(Reply::Stats(machine.stats())),
+            (Request::Stats, Some(machine)) => Ok(Reply::Stats(Box::new(machine.stats()))),
         };
         let reply = answer.unwrap_or_else(|error| Reply::Failed(format!("{error:#}")));
         vmm_control::send(&control, &reply, &[]).context("answer the driver")?;

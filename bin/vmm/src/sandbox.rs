@@ -17,6 +17,7 @@ use vmm_rng::Rng;
 use vmm_virtio::EventLoop;
 use vmm_vsock::Vsock;
 
+use crate::counters::{Source, Sources};
 use crate::{clock, devices, growth};
 
 /// How long the driver may take to read what the guest has printed before its end. It reads all the time.
@@ -27,6 +28,7 @@ pub struct Sandbox {
     machine: Machine,
     command_line: String,
     last_words: LastWords,
+    sources: Sources,
     memory_bytes: u64,
     /// What can come and go.
     memory: Option<vmm_mem::Handle>,
@@ -55,7 +57,9 @@ impl Sandbox {
         let config = Config {
             memory_bytes: wanted.memory_bytes,
             growth_bytes: wanted.growth_bytes,
-            backing: if wanted.share.is_some() || wanted.spare.share {
+            backing: if wanted.huge_pages {
+                Backing::Huge
+            } else if wanted.share.is_some() || wanted.spare.share {
                 Backing::Shared
             } else {
                 Backing::Private
@@ -71,29 +75,50 @@ impl Sandbox {
         let made = clock::now();
         let console = Console::new(received.take(wanted.console)?, None).context("the console")?;
         let last_words = console.last_words();
-        machine.plug(Box::new(console))?;
-        machine.plug(Box::new(Rng::new()))?;
+        let mut sources = Sources::default();
+        let source = Source::Console(console.statistics());
+        sources.add(machine.plug(Box::new(console))?, source);
+        let rng = Rng::new();
+        let source = Source::Random(rng.statistics());
+        sources.add(machine.plug(Box::new(rng))?, source);
         let link = received.take(wanted.link)?;
-        let vsock = Vsock::new([(LINK_PORT, link)], None).context("the link")?;
-        machine.plug(Box::new(vsock))?;
-        let balloon = Balloon::new(
-            vmm_balloon::Setup {
-                // Memory that the guest takes back is better than a guest that kills.
-                deflate_on_oom: true,
-                reporting: true,
-                statistics: false,
-            },
-            machine.memory(),
-        );
-        machine.plug(Box::new(balloon.context("the balloon")?))?;
+        let vsock = match wanted.sockets {
+            Some(sockets) => {
+                let listener = received.take(sockets.listener)?;
+                let calls = received.take(sockets.calls)?;
+                let vsock = Vsock::new([(LINK_PORT, link)], Some(listener));
+                vsock.and_then(|vsock| vsock.with_calls(calls))
+            }
+            None => Vsock::new([(LINK_PORT, link)], None),
+        };
+        let vsock = vsock.context("the link")?;
+        let source = Source::Sockets(vsock.control().stats().clone());
+        sources.add(machine.plug(Box::new(vsock))?, source);
+        // Huge pages that were given back might be missing when the guest wants them again, which would be its end.
+        if !wanted.huge_pages {
+            let balloon = Balloon::new(
+                vmm_balloon::Setup {
+                    // Memory that the guest takes back is better than a guest that kills.
+                    deflate_on_oom: true,
+                    reporting: true,
+                    statistics: false,
+                },
+                machine.memory(),
+            );
+            let balloon = balloon.context("the balloon")?;
+            let source = Source::Balloon(balloon.handle());
+            sources.add(machine.plug(Box::new(balloon))?, source);
+        }
         let mut memory = None;
         if let Some(growth) = machine.growth() {
             let device = growth::device(growth)?;
-            memory = Some(device.handle());
-            machine.plug(Box::new(device))?;
+            let handle = device.handle();
+            memory = Some(handle.clone());
+            sources.add(machine.plug(Box::new(device))?, Source::Memory(handle));
         }
         for nic in wanted.nics {
-            machine.plug(Box::new(devices::card(nic, &mut received)?))?;
+            let (card, source) = devices::card(nic, &mut received)?;
+            sources.add(machine.plug(card)?, source);
         }
         // What may be written into files: memory that is one has its length, but for what can come.
         let spare = wanted.spare;
@@ -103,15 +128,18 @@ impl Sandbox {
             if !disk.read_only {
                 longest = longest.max(devices::file_length(&file)?);
             }
-            machine.plug(Box::new(devices::disk(disk, file, None)?))?;
+            let (disk, source) = devices::disk(disk, file, None)?;
+            sources.add(machine.plug(disk)?, source);
         }
         for image in &wanted.images {
-            machine.plug_image(devices::image(image, &mut received)?)?;
+            let image = devices::image(image, &mut received)?;
+            let (slot, statistics) = machine.plug_image(image)?;
+            sources.add(slot, Source::Image(statistics));
         }
         // Last, as it waits for the file server, which is being started.
         if let Some(share) = &wanted.share {
-            let fs = devices::share(share, &mut received, &machine.memory())?;
-            machine.plug(Box::new(fs))?;
+            let (share, source) = devices::share(share, &mut received, &machine.memory())?;
+            sources.add(machine.plug(share)?, source);
         }
         vmm_jail::limit_files(longest)?;
         let filter = Arc::clone(&jail.devices);
@@ -133,10 +161,11 @@ impl Sandbox {
             machine,
             command_line: wanted.command_line,
             last_words,
+            sources,
             memory_bytes: wanted.memory_bytes,
             memory,
             spare,
-            shared: config.backing == Backing::Shared,
+            shared: config.backing != Backing::Private,
             booted: false,
             plugged: BTreeSet::new(),
             jail,
@@ -210,31 +239,30 @@ impl Sandbox {
         if self.spare.places == 0 {
             bail!("the machine was made without spare places for devices");
         }
-        let slot = match wanted {
-            Device::Disk(disk) => {
-                let file = received.take(disk.file)?;
-                let limit = Some(self.spare.disk_bytes);
-                let disk = devices::disk(&disk, file, limit)?;
-                self.machine.plug(Box::new(disk))
-            }
+        let (device, source) = match wanted {
             Device::Image(image) => {
                 let image = devices::image(&image, &mut received)?;
-                self.machine.plug_image(image)
+                let (slot, statistics) = self.machine.plug_image(image)?;
+                return Ok(self.plugged(slot, Source::Image(statistics)));
             }
-            Device::Nic(nic) => {
-                let card = devices::card(nic, &mut received)?;
-                self.machine.plug(Box::new(card))
+            Device::Disk(disk) => {
+                let file = received.take(disk.file)?;
+                devices::disk(&disk, file, Some(self.spare.disk_bytes))?
             }
+            Device::Nic(nic) => devices::card(nic, &mut received)?,
             Device::Share(_) if !self.shared => {
                 bail!("the machine's memory was made not to be shared with a file server")
             }
-            Device::Share(share) => {
-                let fs = devices::share(&share, &mut received, &self.machine.memory())?;
-                self.machine.plug(Box::new(fs))
-            }
-        }?;
+            Device::Share(share) => devices::share(&share, &mut received, &self.machine.memory())?,
+        };
+        let slot = self.machine.plug(device)?;
+        Ok(self.plugged(slot, source))
+    }
+
+    fn plugged(&mut self, slot: Slot, source: Source) -> u8 {
         self.plugged.insert(slot.number());
-        Ok(slot.number())
+        self.sources.add(slot, source);
+        slot.number()
     }
 
     /// Takes away what was plugged in while the guest runs.
@@ -246,20 +274,14 @@ impl Sandbox {
             bail!("nothing was plugged into place {place}");
         }
         let slot = Slot::at(place).context("there is no such place")?;
+        self.sources.remove(slot);
         Ok(self.machine.unplug(slot)?)
     }
 
     /// Counters.
     #[must_use]
     pub fn stats(&self) -> Stats {
-        let exits = self.machine.exits();
-        Stats {
-            mmio_reads: exits.mmio_reads,
-            mmio_writes: exits.mmio_writes,
-            port_reads: exits.port_reads,
-            port_writes: exits.port_writes,
-            other_exits: exits.others,
-        }
+        self.sources.read(&self.machine)
     }
 }
 

@@ -85,12 +85,16 @@ pub struct Config {
     pub vmm: PathBuf,
     /// Have the host's kernel pass packets between tap and guest where it has vhost-net.
     pub vhost_net: bool,
+    /// Connect programs of guest and host by ports of virtio-vsock, over a socket of each sandbox.
+    pub vsock: bool,
     /// Our file server program.
     pub file_server: PathBuf,
     /// Guest memory in MiB of a sandbox whose containers set no limit.
     pub default_memory_mib: u64,
     /// Guest memory in MiB added to the containers' limits, for the guest's kernel and agent.
     pub memory_overhead_mib: u64,
+    /// Guest memory of huge pages that the host has set aside.
+    pub huge_pages: bool,
     /// Virtual CPUs of a sandbox whose containers set no limit.
     pub default_vcpus: u32,
     /// Most virtual CPUs one sandbox may have.
@@ -145,9 +149,11 @@ impl Config {
             qemu: PathBuf::from(Self::QEMU),
             vmm: prefix.join("libexec/cofferdam/cofferdam-vmm"),
             vhost_net: true,
+            vsock: false,
             file_server: prefix.join("libexec/cofferdam/cofferdam-fs"),
             default_memory_mib: 256,
             memory_overhead_mib: 128,
+            huge_pages: false,
             default_vcpus: 1,
             max_vcpus: 64,
             spare_memory_mib: 16_384,

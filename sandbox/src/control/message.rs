@@ -1,5 +1,7 @@
 //! What commands and the driver of a sandbox say to each other.
 
+use std::collections::BTreeMap;
+
 use oci_spec::runtime::{LinuxResources, Process, Spec};
 use serde::{Deserialize, Serialize};
 
@@ -106,6 +108,8 @@ pub enum Request {
     Stats,
     /// The container's processes.
     Processes,
+    /// What the machine has counted, which is one for all containers of a pod.
+    Counters,
 }
 
 /// Answer to a [`Request`].
@@ -120,8 +124,53 @@ pub enum Reply {
     Stats(serde_json::Value),
     /// To [`Request::Processes`].
     Processes(Vec<ProcessEntry>),
+    /// To [`Request::Counters`].
+    Counters(MachineCounters),
     /// Not done.
     Failed(Failure),
+}
+
+/// What a machine has counted, since it was made.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MachineCounters {
+    /// How often its processors have left the guest for the VMM, by reason.
+    pub exits: BTreeMap<String, u64>,
+    /// Its devices.
+    pub devices: Vec<DeviceCounters>,
+}
+
+/// What one device has counted.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeviceCounters {
+    /// What it is, e.g. "network".
+    pub kind: String,
+    /// The number of its place in the machine.
+    pub place: u8,
+    /// By what they count.
+    pub numbers: BTreeMap<String, u64>,
+}
+
+impl From<backend_api::MachineCounters> for MachineCounters {
+    fn from(counters: backend_api::MachineCounters) -> Self {
+        let devices = counters.devices.into_iter();
+        Self {
+            exits: owned(counters.exits),
+            devices: devices
+                .map(|device| DeviceCounters {
+                    kind: device.kind.to_owned(),
+                    place: device.place,
+                    numbers: owned(device.numbers),
+                })
+                .collect(),
+        }
+    }
+}
+
+fn owned(numbers: backend_api::Numbers) -> BTreeMap<String, u64> {
+    let numbers = numbers.into_iter();
+    numbers
+        .map(|(name, number)| (name.to_owned(), number))
+        .collect()
 }
 
 /// One process inside a container.

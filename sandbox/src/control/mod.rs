@@ -5,8 +5,8 @@ mod message;
 
 pub use channel::{AsyncChannel, Channel, ChannelError};
 pub use message::{
-    Adopted, Failure, FailureKind, HostStdio, Launch, Launched, ProcessEntry, ProcessEvent,
-    ProcessRequest, Reply, Request,
+    Adopted, DeviceCounters, Failure, FailureKind, HostStdio, Launch, Launched, MachineCounters,
+    ProcessEntry, ProcessEvent, ProcessRequest, Reply, Request,
 };
 
 /// Name of the driver's socket in the container's state folder.

@@ -41,13 +41,13 @@ pub(super) async fn serve(
         Request::Join(launch) => return join::serve(driver, channel, *launch, descriptors).await,
         request => request,
     };
-    let reply = answer(member, request)
+    let reply = answer(driver, member, request)
         .await
         .unwrap_or_else(|error| Reply::Failed(error.failure()));
     channel.send(&reply).await.map_err(lost)
 }
 
-async fn answer(member: &Member, request: Request) -> Result<Reply, SandboxError> {
+async fn answer(driver: &Driver, member: &Member, request: Request) -> Result<Reply, SandboxError> {
     let container = &member.container;
     match request {
         Request::Status => return Ok(Reply::Status(container.status())),
@@ -63,6 +63,7 @@ async fn answer(member: &Member, request: Request) -> Result<Reply, SandboxError
         Request::Update { resources } => container.update(&resources).await?,
         Request::Stats => return Ok(Reply::Stats(container.stats().await?)),
         Request::Processes => return Ok(Reply::Processes(container.processes().await?)),
+        Request::Counters => return Ok(Reply::Counters(driver.sandbox.counters().await?)),
         Request::Exec { .. } | Request::Join(_) => {
             return Ok(Reply::Failed(Failure {
                 kind: FailureKind::Other,

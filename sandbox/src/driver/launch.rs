@@ -141,6 +141,7 @@ async fn prepare(
             // The proxy does.
             shows_network: false,
             loopback: false,
+            folder: Some(store.folder(&launch.id)),
             rates: spec::rates(&launch.spec, &launch.config)?,
             timed: false,
         },

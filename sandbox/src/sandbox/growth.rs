@@ -207,6 +207,9 @@ mod tests {
         resize: true,
         plug: false,
         devices: 0,
+        count: true,
+        sockets: true,
+        huge_pages: true,
         nics: 1,
         nic_queues: 1,
         max_vcpus: 8,
@@ -241,6 +244,9 @@ mod tests {
         assert_eq!(spare(&config, ABLE, large), little);
         let unable = Capabilities {
             resize: false,
+            count: false,
+            sockets: false,
+            huge_pages: false,
             ..ABLE
         };
         let nothing = Size {

@@ -6,7 +6,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use backend_api::{
-    Backend, BackendError, LinkIo, Nic, Phase, Resize, Share, SpareDevices, Vm, VmConfig,
+    Backend, BackendError, LinkIo, MachineCounters, Nic, Phase, Share, Sockets, SpareDevices, Vm,
+    VmConfig,
 };
 use backend_process::Exit;
 use cofferdam_protocol::SHARE_TAG;
@@ -16,6 +17,7 @@ use tokio::sync::{Mutex, mpsc, oneshot, watch};
 
 use crate::backend;
 use crate::config::Config;
+use crate::control;
 use crate::error::SandboxError;
 use crate::sandbox::SandboxOptions;
 use crate::sandbox::share::SharedEntries;
@@ -31,12 +33,16 @@ const LAST_WORDS: Duration = Duration::from_millis(500);
 /// Why the machine is no longer there; nothing while it is.
 pub(crate) type Gone = watch::Receiver<Option<String>>;
 
-/// Another size of its memory that a machine is to have.
+/// Something that a running machine is to do.
 #[derive(Debug)]
-struct Order {
-    memory: u64,
-    done: oneshot::Sender<Result<(), BackendError>>,
+enum Order {
+    /// To have another size of its memory.
+    Resize { memory: u64, done: Answer<()> },
+    /// To tell what it has counted.
+    Count { done: Answer<MachineCounters> },
 }
+
+type Answer<T> = oneshot::Sender<Result<T, BackendError>>;
 
 /// A running machine. Dropping it ends it.
 #[derive(Debug)]
@@ -56,7 +62,7 @@ impl Machine {
         backend: &Arc<dyn Backend>,
         config: &Config,
         options: &SandboxOptions,
-        nics: Vec<Nic>,
+        (nics, sockets): (Vec<Nic>, Option<Sockets>),
         network: Option<&Namespace>,
         template: Option<File>,
         spare: Size,
@@ -83,6 +89,7 @@ impl Machine {
         });
         let wanted = VmConfig {
             nics,
+            sockets,
             spare_memory_bytes: spare.memory,
             spare_vcpus: spare.vcpus,
             network: network.transpose().map_err(SandboxError::system(
@@ -162,14 +169,30 @@ impl Machine {
 
     /// Says how much memory the guest is to have, in bytes. It gets there in its own time.
     pub(crate) async fn resize(&self, memory: u64) -> Result<(), SandboxError> {
-        const PHASE: &str = "changing the size of the virtual machine";
+        let phase = "changing the size of the virtual machine";
+        self.order(phase, |done| Order::Resize { memory, done })
+            .await
+    }
+
+    /// What it has counted.
+    pub(crate) async fn counters(&self) -> Result<control::MachineCounters, SandboxError> {
+        let phase = "reading the virtual machine's counters";
+        let counters = self.order(phase, |done| Order::Count { done }).await?;
+        Ok(counters.into())
+    }
+
+    async fn order<T>(
+        &self,
+        phase: &'static str,
+        order: impl FnOnce(Answer<T>) -> Order,
+    ) -> Result<T, SandboxError> {
         let (done, answer) = oneshot::channel();
         // It fails when the machine's task has ended, and then there is no answer.
-        let _sent = self.orders.send(Order { memory, done }).await;
+        let _sent = self.orders.send(order(done)).await;
         match answer.await {
-            Ok(resized) => Ok(resized?),
+            Ok(answer) => Ok(answer?),
             Err(_) => Err(SandboxError::Gone {
-                phase: PHASE,
+                phase,
                 reason: reason_of(self.gone()).await,
             }),
         }
@@ -209,6 +232,8 @@ pub(crate) fn vm_config(config: &Config, name: &str, size: Size, share: Option<S
         vcpus: size.vcpus,
         spare_vcpus: 0,
         share,
+        huge_pages: config.huge_pages,
+        sockets: None,
         nics: Vec::new(),
         disks: Vec::new(),
         images: Vec::new(),
@@ -232,13 +257,31 @@ async fn told_to(stopping: &mut watch::Receiver<bool>) {
     let _dropped = stopping.wait_for(|&stop| stop).await;
 }
 
-async fn resize(able: Option<&dyn Resize>, memory: u64) -> Result<(), BackendError> {
-    match able {
-        Some(able) => able.resize(memory).await,
-        None => Err(BackendError::State {
-            phase: Phase::Run,
-            state: "of a fixed size",
-        }),
+/// Whoever has ordered it may have gone by the time it is done.
+async fn carry_out(vm: &mut dyn Vm, order: Order) {
+    match order {
+        Order::Resize { memory, done } => {
+            let resized = match vm.resize() {
+                Some(able) => able.resize(memory).await,
+                None => Err(unable("of a fixed size")),
+            };
+            let _told = done.send(resized);
+        }
+        Order::Count { done } => {
+            let counted = match vm.count() {
+                Some(able) => able.counters().await,
+                None => Err(unable("of a backend that does not count")),
+            };
+            let _told = done.send(counted);
+        }
+    }
+}
+
+/// It is a machine that cannot.
+fn unable(state: &'static str) -> BackendError {
+    BackendError::State {
+        phase: Phase::Run,
+        state,
     }
 }
 
@@ -291,10 +334,7 @@ async fn obey(
                 Err(error) => crate::error::chain(&error),
             },
             () = told_to(stopping) => return "it was stopped".to_owned(),
-            Some(order) = orders.recv() => {
-                // Whoever has ordered it may have gone.
-                let _told = order.done.send(resize(vm.resize(), order.memory).await);
-            }
+            Some(order) = orders.recv() => carry_out(&mut **vm, order).await,
         }
     }
 }

@@ -10,6 +10,7 @@ mod names;
 mod network;
 mod process;
 mod share;
+mod sockets;
 
 use std::fs::File;
 use std::os::fd::OwnedFd;
@@ -17,7 +18,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use backend_api::{Accelerator, Backend, Nic};
+use backend_api::{Accelerator, Backend, BackendError, Nic, Sockets};
 use cofferdam_protocol::event;
 use sandbox_network::{Loopback, Namespace, Network, Options as NetworkOptions, Rates};
 use sandbox_share::Entry;
@@ -32,6 +33,7 @@ pub use process::Process;
 use crate::backend;
 use crate::boot_time::BootTime;
 use crate::config::Config;
+use crate::control::MachineCounters;
 use crate::error::{SandboxError, chain};
 use crate::id::ContainerId;
 use crate::sandbox::growth::Growth;
@@ -39,6 +41,7 @@ use crate::sandbox::guest::Guest;
 use crate::sandbox::loopback::Forwarding;
 use crate::sandbox::machine::{Machine, reason_of};
 use crate::sandbox::network::Following;
+use crate::sandbox::sockets::Door;
 use crate::spec::{GuestSpec, Size};
 use crate::stdio::Stdio;
 use crate::template::{self, Search};
@@ -74,6 +77,8 @@ pub struct SandboxOptions {
     /// Whether connections to loopback of that namespace, 127.0.0.0/8 and ::1, go to the guest's loopback: for engines
     /// that look for a pod's ports there.
     pub loopback: bool,
+    /// The folder where the sandbox's socket for programs of the host is made, [`Config::vsock`] wanted.
+    pub folder: Option<PathBuf>,
     /// Limits of each interface.
     pub rates: Rates,
     /// Whether what [`Sandbox::boot_time`] answers is wanted; a guest that starts from a template has none.
@@ -92,6 +97,7 @@ impl SandboxOptions {
             network: None,
             shows_network: false,
             loopback: false,
+            folder: None,
             rates: Rates::default(),
             timed: false,
         }
@@ -102,6 +108,7 @@ impl SandboxOptions {
 struct Wanted<'a> {
     options: &'a SandboxOptions,
     nics: Vec<Nic>,
+    sockets: Option<Sockets>,
     /// Where the VMM is to be found.
     namespace: Option<&'a Namespace>,
     template: Option<File>,
@@ -167,6 +174,26 @@ fn copies(nics: &[Nic]) -> Result<Vec<Nic>, SandboxError> {
         .map_err(SandboxError::system("duplicate a tap's descriptor"))
 }
 
+/// Makes the sandbox's socket for programs of the host, if it is to have one.
+fn open_door(
+    config: &Config,
+    backend: &dyn Backend,
+    options: &SandboxOptions,
+) -> Result<(Option<Door>, Option<Sockets>), SandboxError> {
+    let Some(folder) = options.folder.as_deref().filter(|_| config.vsock) else {
+        return Ok((None, None));
+    };
+    if !backend.capabilities().sockets {
+        return Err(BackendError::Unsupported {
+            setting: "vsock = true".to_owned(),
+            reason: "is not to be had with QEMU: set backend = \"kvm\", or vsock = false",
+        }
+        .into());
+    }
+    let (door, sockets) = Door::open(folder)?;
+    Ok((Some(door), Some(sockets)))
+}
+
 /// A running virtual machine whose agent has answered. Dropping it ends it.
 ///
 /// Everything here needs a Tokio runtime, and the thread that calls [`Sandbox::boot`] has to outlive the sandbox: the
@@ -178,6 +205,7 @@ pub struct Sandbox {
     network: Option<Following>,
     forwarding: Option<Forwarding>,
     template_wanted: bool,
+    door: Option<Door>,
 }
 
 impl Sandbox {
@@ -191,6 +219,7 @@ impl Sandbox {
             tracing::info!(because, "no hardware virtualization");
         }
         tracing::info!(backend = backend.name(), accelerator = %backend.capabilities().accelerator, "booting");
+        let (door, sockets) = open_door(config, &*backend, &options)?;
         let limit = Duration::from_secs(config.boot_timeout_seconds);
         let namespace = options.network.take().map(Arc::new);
         let shown = namespace.as_deref().filter(|_| options.shows_network);
@@ -204,6 +233,7 @@ impl Sandbox {
             let wanted = Wanted {
                 options: &options,
                 nics: copies(&nics)?,
+                sockets: None,
                 namespace: shown,
                 template: found.file.take(),
                 limit: limit.min(COPY_DEADLINE),
@@ -217,11 +247,13 @@ impl Sandbox {
         let wanted = Wanted {
             options: &options,
             nics,
+            sockets,
             namespace: shown,
             template: None,
             limit,
         };
         let mut booted = Self::start(config, &backend, wanted).await?;
+        booted.door = door;
         booted.template_wanted = matches!(search, Search::Wanted);
         booted.follow(network, loopback).await
     }
@@ -234,6 +266,7 @@ impl Sandbox {
         let Wanted {
             options,
             nics,
+            sockets,
             namespace,
             template,
             limit,
@@ -243,8 +276,16 @@ impl Sandbox {
         }
         let able = backend.capabilities();
         let spare = growth::spare(config, able, options.size);
-        let (machine, link) =
-            Machine::start(backend, config, options, nics, namespace, template, spare).await?;
+        let (machine, link) = Machine::start(
+            backend,
+            config,
+            options,
+            (nics, sockets),
+            namespace,
+            template,
+            spare,
+        )
+        .await?;
         let machine = Arc::new(machine);
         let overhead = OVERHEAD
             + match able.accelerator {
@@ -266,6 +307,7 @@ impl Sandbox {
             network: None,
             forwarding: None,
             template_wanted: false,
+            door: None,
         })
     }
 
@@ -362,6 +404,14 @@ impl Sandbox {
                 return Ok(oom.container_id);
             }
         }
+    }
+
+    /// What processors and devices of the machine have done.
+    ///
+    /// # Errors
+    /// When the machine is gone, and of a backend that does not count.
+    pub async fn counters(&self) -> Result<MachineCounters, SandboxError> {
+        self.machine.counters().await
     }
 
     /// Waits until the machine has ended, and tells how.

@@ -97,6 +97,11 @@ pub fn size_for(demands: &[Demand], config: &Config) -> Size {
             .saturating_add(config.memory_overhead_mib)
             .max(config.default_memory_mib),
     };
+    // A huge page is not divided.
+    let memory = match config.huge_pages {
+        true => memory.saturating_add(memory % 2),
+        false => memory,
+    };
     let vcpus = u32::try_from(sum(Demand::thousandths).div_ceil(1000))
         .ok()
         .filter(|&vcpus| vcpus > 0)
@@ -175,6 +180,22 @@ mod tests {
             "no number of processors at all"
         );
     }
+
+    #[test]
+    fn huge_pages_are_whole() {
+        let config = Config {
+            huge_pages: true,
+            ..Config::default()
+        };
+        for (limit, memory) in [(513, 514), (514, 514)] {
+            let asked = size(
+                &spec(&format!("{{\"memory\":{{\"limit\":{}}}}}", limit * MIB)),
+                &config,
+            );
+            assert_eq!(asked.memory, (memory + config.memory_overhead_mib) * MIB);
+        }
+    }
+
     #[test]
     fn containers_of_a_pod_add_up() {
         let config = Config::default();

@@ -181,6 +181,8 @@ async fn machine(program: &Path, guest: &Guest) -> Result<Box<dyn Vm>> {
         spare_vcpus: 0,
         vcpus: 1,
         share: None,
+        huge_pages: false,
+        sockets: None,
         nics: Vec::new(),
         disks: Vec::new(),
         images: Vec::new(),

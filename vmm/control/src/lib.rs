@@ -11,8 +11,12 @@
 //! What anything may be of is bounded here: a message by [`MESSAGE_LIMIT`], descriptors by [`DESCRIPTOR_LIMIT`].
 
 mod channel;
+mod sockets;
+mod stats;
 
 pub use channel::{ChannelError, Received, receive, send};
+pub use sockets::{Call, Called};
+pub use stats::{Counters, DeviceStats, Direction, Exits, Signals, Stats};
 
 use serde::{Deserialize, Serialize};
 
@@ -71,7 +75,7 @@ pub enum Reply {
     /// The device is in this place, and the guest finds it as `virtio-mmio.PLACE`.
     Plugged(u8),
     /// Counters.
-    Stats(Stats),
+    Stats(Box<Stats>),
 }
 
 /// The shape of a machine.
@@ -90,12 +94,16 @@ pub struct Create {
     pub memory_bytes: u64,
     /// How much more it may become by [`Request::Resize`], in bytes: a multiple of [`MEMORY_STEP`].
     pub growth_bytes: u64,
+    /// Whether the memory is of huge pages of 2 MiB that the host has set aside. Then the guest gives none back.
+    pub huge_pages: bool,
     /// Virtual CPUs.
     pub vcpus: u8,
     /// A stream that takes what the guest writes on its console.
     pub console: Handle,
     /// A stream that the guest gets by connecting to [`LINK_PORT`] of its host.
     pub link: Handle,
+    /// What connects programs of the guest with those of its host, beside the link.
+    pub sockets: Option<Sockets>,
     /// The file share.
     pub share: Option<Share>,
     /// Network cards.
@@ -163,6 +171,16 @@ pub const MEMORY_STEP: u64 = 2 << 20;
 /// The port of the host where a guest finds its link.
 pub const LINK_PORT: u32 = 1024;
 
+/// How programs of guest and host find each other.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Sockets {
+    /// A Unix stream socket that listens: programs of the host come in there, and name a port of the guest.
+    pub listener: Handle,
+    /// Where the VMM sends a [`Call`] when the guest wants to be connected to a port of its host, and gets [`Called`].
+    pub calls: Handle,
+}
+
 /// A file share that another process serves.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -183,22 +201,6 @@ pub struct Nic {
     pub queues: Vec<Handle>,
     /// `/dev/vhost-net`, once for each queue, or none.
     pub vhost: Vec<Handle>,
-}
-
-/// Counters of a machine.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Stats {
-    /// Registers of devices that were read.
-    pub mmio_reads: u64,
-    /// Registers of devices that were written.
-    pub mmio_writes: u64,
-    /// Ports that were read.
-    pub port_reads: u64,
-    /// Ports that were written.
-    pub port_writes: u64,
-    /// Other returns from the guest to the VMM.
-    pub other_exits: u64,
 }
 
 /// When the process reached the steps of a boot, in nanoseconds of the host's `CLOCK_MONOTONIC`.

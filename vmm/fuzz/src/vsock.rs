@@ -9,11 +9,14 @@ mod guest;
 
 use std::io::{Read, Write};
 use std::net::Shutdown;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixListener, UnixStream};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use guest::{CREDIT_REQUEST, Packet};
+use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
+use vmm_control::{Call, Called, Handle, receive, send};
 use vmm_virtio::testing::Driver;
 use vmm_vsock::{Control, Vsock};
 
@@ -36,6 +39,8 @@ const FIRST: u32 = 1 << 30;
 struct Host {
     door: SocketAddr,
     programs: Vec<UnixStream>,
+    /// Where the guest's calls arrive.
+    operator: OwnedFd,
     control: Control,
 }
 
@@ -65,6 +70,7 @@ impl Subject for Host {
                 driver.kick(TO_GUEST);
             }
             7 => script::serve(driver),
+            8 => self.answer(input),
             _ => {
                 let packet = packet(input);
                 let length = packet.len.min(u32::from(u16::MAX)) as usize;
@@ -108,6 +114,31 @@ impl Host {
         stream.set_nonblocking(true).expect("a socket");
         let _ = (&stream).write(words);
         self.programs.push(stream);
+    }
+
+    /// The machine's driver answers the next call, or one that nobody has made.
+    fn answer(&mut self, input: &mut Input<'_>) {
+        let choice = input.byte();
+        let call = receive::<Call>(&self.operator).ok().flatten();
+        let ticket = match call {
+            Some(call) if choice & 1 == 0 => call.message.ticket,
+            Some(_) | None => u32::from(input.byte()),
+        };
+        let mut stream = None;
+        if choice & 2 != 0 && self.programs.len() < PROGRAMS {
+            let (near, far) = guest::pair();
+            near.set_nonblocking(true).expect("a socket");
+            rustix::io::ioctl_fionbio(&far, true).expect("a socket");
+            self.programs.push(near);
+            stream = Some(far);
+        }
+        let called = Called {
+            ticket,
+            stream: stream.as_ref().map(|_| Handle(u16::from(choice >> 7))),
+        };
+        let with: Vec<_> = stream.iter().map(AsFd::as_fd).collect();
+        // The device may have hung up, and may not have read for long.
+        let _ = send(&self.operator, &called, &with);
     }
 
     /// One does something.
@@ -170,11 +201,17 @@ pub fn run(data: &[u8]) {
         programs.push(near);
         services.push((port, far));
     }
-    let device = Vsock::new(services, Some(listener.into())).expect("a device");
+    let kind = SocketType::SEQPACKET;
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let (operator, calls) = socketpair(AddressFamily::UNIX, kind, flags, None).expect("a pair");
+    let device = Vsock::new(services, Some(listener.into()));
+    let device = device.and_then(|device| device.with_calls(calls));
+    let device = device.expect("a device");
     let control = device.control();
     let mut host = Host {
         door,
         programs,
+        operator,
         control,
     };
     script::run(Box::new(device), &mut host, &mut Input::new(data));

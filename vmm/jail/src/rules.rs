@@ -123,13 +123,18 @@ pub const WORK: [Rule; 7] = [
 ];
 
 /// What only the thread does that serves devices.
-pub const DEVICES: [Rule; 3] = [
+pub const DEVICES: [Rule; 6] = [
     // It waits for events.
     Rule::call(libc::SYS_epoll_wait),
     // Memory that comes and goes is a file in memory, as long as what is there of it.
     Rule::call(libc::SYS_ftruncate),
     // A disk's file may have been cut: its length is looked at.
     Rule::call(libc::SYS_fstat),
+    // vsock: host programs come in by a socket that listens, if the driver has given one, and do not block.
+    Rule::when(libc::SYS_accept4, Is(3, libc::SOCK_CLOEXEC as u32)),
+    Rule::request(libc::FIONBIO as u32),
+    // vsock: the driver sends sockets of host programs that the guest wants to be connected to.
+    Rule::call(libc::SYS_recvmsg),
 ];
 
 /// What the thread of a disk does: it reads and writes one file.

@@ -103,7 +103,7 @@ fn forbidden() -> Vec<Attempt> {
         attempt("socketpair", libc::SYS_socketpair, [1, 1, 0, 0]),
         attempt("connect", libc::SYS_connect, [0, 0, 0, 0]),
         attempt("bind", libc::SYS_bind, [0, 0, 0, 0]),
-        attempt("accept", libc::SYS_accept4, [-1, 0, 0, 0]),
+        attempt("accept, to be inherited", libc::SYS_accept4, [-1, 0, 0, 0]),
         attempt("a ring", libc::SYS_io_uring_setup, [0; 4]),
         attempt(
             "requests by a ring",
@@ -212,11 +212,6 @@ fn what_only_others_may_do_is_the_end() {
             [c"".as_ptr() as c_long, 0, 0, 0],
         ),
         attempt("epoll_create1", libc::SYS_epoll_create1, [0; 4]),
-        attempt(
-            "a socket that does not block",
-            libc::SYS_ioctl,
-            [-1, libc::FIONBIO as c_long, 0, 0],
-        ),
         attempt("prlimit", libc::SYS_prlimit64, [0, 0, 0, 0]),
         attempt("another list", libc::SYS_seccomp, [1, 0, 0, 0]),
         attempt("a name", libc::SYS_prctl, [15, 0, 0, 0]),
@@ -265,10 +260,26 @@ fn what_only_others_may_do_is_the_end() {
         &devices,
         attempt("ftruncate", libc::SYS_ftruncate, [-1, 0, 0, 0]),
     );
+    of(
+        &devices,
+        attempt(
+            "a socket that does not block",
+            libc::SYS_ioctl,
+            [-1, libc::FIONBIO as c_long, 0, 0],
+        ),
+    );
+    let inherits_not = c_long::from(libc::SOCK_CLOEXEC);
+    of(
+        &devices,
+        attempt("accept", libc::SYS_accept4, [-1, 0, 0, inherits_not]),
+    );
     let vcpus = [Role::Setup, Role::Vcpu];
     of(&vcpus, attempt("run", libc::SYS_ioctl, [-1, RUN, 0, 0]));
-    let main = [Role::Setup, Role::Main];
-    of(&main, attempt("recvmsg", libc::SYS_recvmsg, [-1, 0, 0, 0]));
+    let receive = [Role::Setup, Role::Main, Role::Devices];
+    of(
+        &receive,
+        attempt("recvmsg", libc::SYS_recvmsg, [-1, 0, 0, 0]),
+    );
     let work = [Role::Setup, Role::Devices, Role::Vcpu];
     let punch = c_long::from(libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE);
     of(

@@ -12,8 +12,8 @@ use kvm_bindings::{
     kvm_irq_routing_entry, kvm_userspace_memory_region,
 };
 use kvm_ioctls::{Cap, Kvm, VcpuFd, VmFd};
-use vmm_pmem::Image;
-use vmm_virtio::{Device, EventLoop, Memory};
+use vmm_pmem::{Image, Statistics};
+use vmm_virtio::{Device, EventLoop, Memory, Signals};
 
 use crate::Error;
 use crate::boot::{self, Guest, Loading};
@@ -80,6 +80,9 @@ impl Machine {
         }
         if !config.growth_bytes.is_multiple_of(2 << 20) {
             return Err(Error::Shape("a machine grows by multiples of 2 MiB"));
+        }
+        if config.backing == Backing::Huge && !config.memory_bytes.is_multiple_of(2 << 20) {
+            return Err(Error::Shape("memory of huge pages has whole 2 MiB"));
         }
         let ram = GuestRam::new(config.memory_bytes, config.growth_bytes, config.backing)?;
         let loading = Loading::start(ram.clone(), guest)?;
@@ -150,11 +153,12 @@ impl Machine {
         self.places.plug(device)
     }
 
-    /// Puts an image into the guest's memory, which cannot write there, and a device that tells of it into a free place.
+    /// Puts an image into the guest's memory, which cannot write there, and a device that tells of it into a free place;
+    /// where that counts.
     ///
     /// # Errors
     /// As [`plug`](Self::plug); [`Error::TooLarge`] when the guest has no address for it.
-    pub fn plug_image(&mut self, image: Image) -> Result<Slot, Error> {
+    pub fn plug_image(&mut self, image: Image) -> Result<(Slot, Statistics), Error> {
         if !self.read_only {
             return Err(Error::Lacking("memory that a guest can't write"));
         }
@@ -220,6 +224,20 @@ impl Machine {
         if let Some(vcpus) = &self.running {
             vcpus.resume();
         }
+    }
+
+    /// How often the device here and its driver have told each other something.
+    #[must_use]
+    pub fn signals(&self, slot: Slot) -> Signals {
+        let transport = self.places.at(slot);
+        transport.map(|place| place.signals()).unwrap_or_default()
+    }
+
+    /// How often the driver has broken the device here.
+    #[must_use]
+    pub fn breaks(&self, slot: Slot) -> u32 {
+        let transport = self.places.at(slot);
+        transport.map_or(0, |place| place.breaks())
     }
 
     /// How often the guest was left.

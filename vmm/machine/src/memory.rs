@@ -29,6 +29,9 @@ pub enum Backing {
     Private,
     /// A file in memory that a device in another process maps as well.
     Shared,
+    /// The same of huge pages of 2 MiB, which the host has set aside (Linux `Documentation/admin-guide/mm/hugetlbpage.rst`):
+    /// all that the memory needs are taken when it is made. Memory that comes later is not of them.
+    Huge,
 }
 
 /// The memory of one guest.
@@ -112,15 +115,34 @@ impl GuestRam {
 fn region(start: GuestAddress, size: usize, backing: Backing) -> io::Result<GuestRegionMmap<()>> {
     let file = match backing {
         Backing::Private => None,
-        Backing::Shared => {
-            let file = file(MemfdFlags::ALLOW_SEALING)?;
+        Backing::Shared | Backing::Huge => {
+            let huge = MemfdFlags::HUGETLB | MemfdFlags::HUGE_2MB;
+            let kind = match backing {
+                Backing::Huge => huge,
+                Backing::Private | Backing::Shared => MemfdFlags::empty(),
+            };
+            let file = file(MemfdFlags::ALLOW_SEALING | kind)?;
             ftruncate(&file, size as u64)?;
             // Who it is shared with could make it shorter else, and whoever touches what is gone is killed.
             fcntl_add_seals(&file, SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL)?;
             Some(Arc::new(file))
         }
     };
-    mapped(start, size, file)
+    // Without a reserve the guest would find out that a page is missing, and end by it.
+    let reserve = match backing {
+        Backing::Huge => Reserve::All,
+        Backing::Private | Backing::Shared => Reserve::None,
+    };
+    mapped(start, size, file, reserve)
+}
+
+/// What the host promises of a mapping.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Reserve {
+    /// That every page will be there.
+    All,
+    /// Nothing: pages are there if the host has them when they are touched.
+    None,
 }
 
 /// Room for memory that comes later, all of it behind the end of its file.
@@ -134,7 +156,8 @@ fn growing(bytes: u64, more: u64) -> io::Result<(GuestRegionMmap<()>, Growth)> {
         size: more,
         file: Arc::clone(&file),
     };
-    Ok((mapped(address, size, Some(file))?, growth))
+    let region = mapped(address, size, Some(file), Reserve::None)?;
+    Ok((region, growth))
 }
 
 fn file(flags: MemfdFlags) -> io::Result<File> {
@@ -145,8 +168,9 @@ fn mapped(
     start: GuestAddress,
     size: usize,
     file: Option<Arc<File>>,
+    reserve: Reserve,
 ) -> io::Result<GuestRegionMmap<()>> {
-    let pointer = map(size, file.as_deref())?;
+    let pointer = map(size, file.as_deref(), reserve)?;
     let protection = libc::PROT_READ | libc::PROT_WRITE;
     // SAFETY: the mapping was made with this size and protection, and is never unmapped.
     let builder = unsafe { MmapRegionBuilder::new(size).with_raw_mmap_pointer(pointer) }
@@ -163,11 +187,11 @@ fn mapped(
 
 /// Maps memory at an address that is aligned to a huge page, so that the host can use such pages: with them a guest
 /// leaves its virtual CPU a tenth as often while it touches its memory for the first time.
-fn map(size: usize, file: Option<&File>) -> io::Result<*mut u8> {
+fn map(size: usize, file: Option<&File>, reserve: Reserve) -> io::Result<*mut u8> {
     let room = size.checked_add(HUGE).ok_or(io::ErrorKind::OutOfMemory)?;
-    let reserve = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
+    let unused = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
     // SAFETY: a new mapping at an address of the kernel's choice.
-    let base = unsafe { libc::mmap(ptr::null_mut(), room, libc::PROT_NONE, reserve, -1, 0) };
+    let base = unsafe { libc::mmap(ptr::null_mut(), room, libc::PROT_NONE, unused, -1, 0) };
     if base == libc::MAP_FAILED {
         return Err(io::Error::last_os_error());
     }
@@ -176,13 +200,17 @@ fn map(size: usize, file: Option<&File>) -> io::Result<*mut u8> {
         Some(file) => (libc::MAP_SHARED, file.as_raw_fd()),
         None => (libc::MAP_PRIVATE | libc::MAP_ANONYMOUS, -1),
     };
+    let promise = match reserve {
+        Reserve::All => 0,
+        Reserve::None => libc::MAP_NORESERVE,
+    };
     // SAFETY: the range lies in the reservation from above, which nobody else uses.
     let mapped = unsafe {
         libc::mmap(
             aligned.cast(),
             size,
             libc::PROT_READ | libc::PROT_WRITE,
-            flags | libc::MAP_FIXED | libc::MAP_NORESERVE,
+            flags | libc::MAP_FIXED | promise,
             fd,
             0,
         )

@@ -19,7 +19,7 @@ use std::sync::Arc;
 
 use kvm_bindings::{KVM_MEM_READONLY, kvm_userspace_memory_region};
 use kvm_ioctls::{IoEventAddress, VmFd};
-use vmm_pmem::{Image, Pmem};
+use vmm_pmem::{Image, Pmem, Statistics};
 use vmm_virtio::{Device, EventFd, EventLoop, Memory, Transport};
 
 use crate::Error;
@@ -76,6 +76,11 @@ impl Places {
         })
     }
 
+    /// A place.
+    pub fn at(&self, slot: Slot) -> Option<&Arc<Transport>> {
+        self.transports.get(slot.0)
+    }
+
     /// What the bus leads to.
     pub fn transports(&self) -> Vec<Arc<Transport>> {
         self.transports.clone()
@@ -110,11 +115,11 @@ impl Places {
         Ok(slot)
     }
 
-    /// Puts an image into the guest's memory, and a device that tells of it into a place.
+    /// Puts an image into the guest's memory, and a device that tells of it into a place; where that counts.
     ///
     /// # Errors
     /// [`Error::Full`]; [`Error::TooLarge`] when there is no room in the guest's memory; what KVM or the host refuses.
-    pub fn plug_image(&mut self, image: Image) -> Result<Slot, Error> {
+    pub fn plug_image(&mut self, image: Image) -> Result<(Slot, Statistics), Error> {
         let slot = self.free()?;
         let length = image.length() as u64;
         let address = self.images.find(length).ok_or(Error::TooLarge {
@@ -129,11 +134,13 @@ impl Places {
             image: ManuallyDrop::new(image),
         };
         self.images.taken.insert(address, mapped);
-        if let Err(error) = self.fill(slot, Box::new(Pmem::new(address, length))) {
+        let device = Pmem::new(address, length);
+        let statistics = device.statistics();
+        if let Err(error) = self.fill(slot, Box::new(device)) {
             self.remove_image(slot)?;
             return Err(error);
         }
-        Ok(slot)
+        Ok((slot, statistics))
     }
 
     /// Empties a place, whatever its driver does at the moment.

@@ -2,7 +2,7 @@
 
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use vmm_sys_util::eventfd::EventFd;
 
@@ -24,6 +24,18 @@ struct Line {
     status: AtomicU32,
     generation: AtomicU32,
     event: EventFd,
+    raised: AtomicU64,
+    kicks: AtomicU64,
+}
+
+/// How often driver and device have told each other something, since the device has its place. What the kernel or another
+/// process does in the device's stead (vhost, vhost-user) is not seen here.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Signals {
+    /// Kicks of its queues.
+    pub kicks: u64,
+    /// Its interrupts.
+    pub interrupts: u64,
 }
 
 impl Interrupt {
@@ -37,6 +49,8 @@ impl Interrupt {
                 status: AtomicU32::new(0),
                 generation: AtomicU32::new(0),
                 event: EventFd::new(libc::EFD_NONBLOCK | libc::EFD_CLOEXEC)?,
+                raised: AtomicU64::new(0),
+                kicks: AtomicU64::new(0),
             }),
         })
     }
@@ -70,12 +84,26 @@ impl Interrupt {
         self.line.generation.load(Ordering::Acquire)
     }
 
+    /// What was counted.
+    pub(crate) fn signals(&self) -> Signals {
+        Signals {
+            kicks: self.line.kicks.load(Ordering::Relaxed),
+            interrupts: self.line.raised.load(Ordering::Relaxed),
+        }
+    }
+
+    /// The driver has kicked a queue so many times.
+    pub(crate) fn kicked(&self, count: u64) {
+        self.line.kicks.fetch_add(count, Ordering::Relaxed);
+    }
+
     pub(crate) fn acknowledge(&self, bits: u32) {
         self.line.status.fetch_and(!bits, Ordering::AcqRel);
     }
 
     fn raise(&self, bit: u32) {
         self.line.status.fetch_or(bit, Ordering::AcqRel);
+        self.line.raised.fetch_add(1, Ordering::Relaxed);
         // It fails only when the counter is full, and then the interrupt is pending already.
         let _ = self.line.event.write(1);
     }

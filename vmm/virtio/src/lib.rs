@@ -31,7 +31,7 @@ mod vectored;
 
 pub use device::{Activation, Broken, ConfigSpace, Device, Offer};
 pub use events::{EventLoop, Flags, Handler, Registrar, Watch};
-pub use interrupt::Interrupt;
+pub use interrupt::{Interrupt, Signals};
 pub use limit::{RateLimiter, Rates};
 pub use queue::{Chain, Queue};
 pub use transport::{REGISTERS, Transport};

@@ -5,7 +5,7 @@ mod tests;
 
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{Ordering, fence};
+use std::sync::atomic::{AtomicU64, Ordering, fence};
 
 use virtio_queue::{QueueOwnedT, QueueT};
 use vm_memory::{Address, Bytes, GuestAddress, GuestMemory, VolatileSlice};
@@ -23,6 +23,8 @@ pub struct Queue {
     interrupt: Interrupt,
     /// Completed since the driver was told last.
     completed: u16,
+    /// How often the device has kicked in the driver's place since the last look.
+    own_kicks: AtomicU64,
 }
 
 /// One request: a chain of descriptors, checked as a whole. Its memory is the guest's and may change at any time: read
@@ -59,6 +61,7 @@ impl Queue {
             kick,
             interrupt,
             completed: 0,
+            own_kicks: AtomicU64::new(0),
         }
     }
 
@@ -108,7 +111,10 @@ impl Queue {
     /// Takes note of a kick: call this before looking at the queue.
     pub fn kicked(&self) {
         // Nothing to read is as good: somebody took it already.
-        let _ = self.kick.read();
+        if let Ok(kicks) = self.kick.read() {
+            let own = self.own_kicks.swap(0, Ordering::Relaxed);
+            self.interrupt.kicked(kicks.saturating_sub(own));
+        }
     }
 
     /// Has the device woken again, as if the driver had kicked. One event takes at most [`size`](Self::size) requests and
@@ -116,6 +122,7 @@ impl Queue {
     pub fn again(&self) {
         // It fails only when the counter is full, and then the kick is pending already.
         let _ = self.kick.write(1);
+        self.own_kicks.fetch_add(1, Ordering::Relaxed);
     }
 
     /// The next request, if there is one. `memory` is the machine's; it is an argument so that a chain does not borrow

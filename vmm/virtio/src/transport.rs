@@ -14,7 +14,7 @@ use virtio_queue::QueueT;
 use vmm_sys_util::eventfd::EventFd;
 
 use crate::events::{EventLoop, Flags, Handler, Registrar};
-use crate::{Activation, Broken, Device, Interrupt, Memory, Offer, Queue};
+use crate::{Activation, Broken, Device, Interrupt, Memory, Offer, Queue, Signals};
 
 /// The length of a transport's registers, with the device's configuration, in bytes.
 pub const REGISTERS: u64 = 0x1000;
@@ -174,6 +174,18 @@ impl Transport {
     #[must_use]
     pub fn interrupt(&self) -> &Interrupt {
         &self.interrupt
+    }
+
+    /// How often driver and device have told each other something.
+    #[must_use]
+    pub fn signals(&self) -> Signals {
+        self.interrupt.signals()
+    }
+
+    /// How often the driver has broken the device.
+    #[must_use]
+    pub fn breaks(&self) -> u32 {
+        self.lock().breaks
     }
 
     /// The driver reads. Accesses that virtio does not allow read as zeros.

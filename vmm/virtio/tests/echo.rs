@@ -81,6 +81,23 @@ fn a_driver_that_wants_no_interrupts_gets_none() {
 }
 
 #[test]
+fn kicks_and_interrupts_are_counted() {
+    let mut driver = Driver::start(Box::<Echo>::default(), 0);
+    driver.set_interrupts(0, false);
+    for _ in 0..10 {
+        driver.request(0, &[b"quiet"], &[5]);
+    }
+    let quiet = driver.transport.signals();
+    assert_eq!((quiet.kicks, quiet.interrupts), (10, 0));
+    driver.set_interrupts(0, true);
+    driver.request(0, &[b"loud"], &[4]);
+    driver.expect_interrupt();
+    let loud = driver.transport.signals();
+    assert_eq!((loud.kicks, loud.interrupts), (11, 1));
+    assert_eq!(driver.transport.breaks(), 0);
+}
+
+#[test]
 fn a_reset_device_starts_anew() {
     let mut driver = driver();
     driver.request(0, &[b"first"], &[5]);

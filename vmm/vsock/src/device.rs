@@ -15,7 +15,8 @@ use vmm_virtio::{
     Watch, copy_to, total,
 };
 
-use crate::guest::Services;
+use crate::calls::Calls;
+use crate::guest::Host;
 use crate::host::Door;
 use crate::packet::{HEADER, behind};
 use crate::state::State;
@@ -35,6 +36,7 @@ const EVENTS: u32 = 2;
 pub(crate) const LISTENER: u32 = 3;
 const TIMER: u32 = 4;
 const TRANSPORT_RESET: u32 = 5;
+pub(crate) const CALLS: u32 = 6;
 /// Connections have this and those behind it.
 pub(crate) const CONNECTIONS: u32 = 16;
 
@@ -44,7 +46,7 @@ const RESET_EVENT: [u8; 4] = 0_u32.to_le_bytes();
 /// The device. What is active goes first: its watches before what they watch.
 pub struct Vsock {
     active: Option<Active>,
-    services: Services,
+    host: Host,
     door: Option<Door>,
     table: Table,
     timer: Timer,
@@ -157,7 +159,10 @@ impl Vsock {
         };
         let stats = Stats::default();
         Ok(Self {
-            services: all,
+            host: Host {
+                services: all,
+                calls: None,
+            },
             door,
             table: Table::new(stats.clone()),
             timer: Timer {
@@ -174,6 +179,16 @@ impl Vsock {
             },
             active: None,
         })
+    }
+
+    /// The guest's connections to ports that are no services are asked for here: a Unix socket (`SOCK_SEQPACKET`), whose
+    /// other end answers each `vmm_control::Call`. It is made non-blocking.
+    ///
+    /// # Errors
+    /// When it is no socket.
+    pub fn with_calls(mut self, socket: OwnedFd) -> io::Result<Self> {
+        self.host.calls = Some(Calls::new(socket)?);
+        Ok(self)
     }
 
     /// A handle to it, for when the machine has it.
@@ -221,6 +236,10 @@ impl Device for Vsock {
             ])
             .collect::<io::Result<_>>()
             .map_err(|_| Broken("a vsock device's events can't be watched"))?;
+        if let Some(calls) = &mut self.host.calls {
+            let opened = calls.open(&events);
+            opened.map_err(|_| Broken("a vsock device's calls can't be watched"))?;
+        }
         if let Some(door) = &mut self.door {
             door.adjust(&self.table, &events, Instant::now());
         }
@@ -248,7 +267,7 @@ impl Device for Vsock {
             }
             FROM_GUEST => {
                 active.from_guest.kicked();
-                active.take_packets(&mut self.table, &mut self.services)?;
+                active.take_packets(&mut self.table, &mut self.host)?;
             }
             EVENTS => active.told.kicked(),
             LISTENER => {
@@ -256,6 +275,7 @@ impl Device for Vsock {
                     door.accept(&mut self.table, &active.events, now);
                 }
             }
+            CALLS => self.table.called(&mut self.host, &active.events),
             TIMER => {
                 self.timer.stop()?;
                 self.table.expire(now);
@@ -276,6 +296,7 @@ impl Device for Vsock {
         if self.control.reset.wanted.load(Ordering::Acquire) && active.tell_reset()? {
             self.control.reset.wanted.store(false, Ordering::Release);
             self.table.clear();
+            self.host.forget_calls();
         }
         active.give_packets(&mut self.table)?;
         if active.held && !self.table.is_full() {
@@ -296,6 +317,9 @@ impl Device for Vsock {
         if let Some(door) = &mut self.door {
             door.close();
         }
+        if let Some(calls) = &mut self.host.calls {
+            calls.close();
+        }
         // If that fails it goes off once more.
         let _ = self.timer.stop();
     }
@@ -303,7 +327,7 @@ impl Device for Vsock {
 
 impl Active {
     /// Takes what the guest has sent, up to one queue of it.
-    fn take_packets(&mut self, table: &mut Table, services: &mut Services) -> Result<(), Broken> {
+    fn take_packets(&mut self, table: &mut Table, host: &mut Host) -> Result<(), Broken> {
         self.from_guest.silence()?;
         let mut left = self.from_guest.size();
         let mut taken = false;
@@ -319,7 +343,7 @@ impl Active {
             left -= 1;
             match self.from_guest.pop(&self.memory)? {
                 Some(chain) => {
-                    table.packet(&chain.readable, services, &self.events);
+                    table.packet(&chain.readable, host, &self.events);
                     self.from_guest.complete(chain.head(), 0)?;
                     taken = true;
                 }

@@ -1,11 +1,13 @@
 //! A guest's sockets to its host: virtio-vsock (virtio 1.3, 5.10), stream sockets only.
 //!
-//! On the host every connection is a Unix stream socket, of two kinds:
+//! On the host every connection is a Unix stream socket, of three kinds:
 //! - a *service*: a port of the host that stands for one end of a pair of sockets. The guest's first connection to it
 //!   gets that; all others are refused, also when the first has ended.
 //! - the way in: a host program connects to a listening socket, writes `CONNECT <port>\n` and reads `OK <host's port>\n`
 //!   when a program of the guest has accepted, as with Firecracker and Cloud Hypervisor. If the guest refuses it reads
 //!   the end.
+//! - the way out: a program of the guest connects to any other port of the host. The machine's driver is asked for it
+//!   (`vmm_control::Call`), and answers with a connected socket or with none; then the guest is refused.
 //!
 //! ```text
 //!   host program: accepted                          guest: REQUEST to a service
@@ -39,6 +41,7 @@
 //! `ioctl` with `FIONBIO`, `shutdown`, `close`, `epoll_ctl`, `timerfd_settime`; `read` and `write` on events.
 
 mod backlog;
+mod calls;
 mod connection;
 mod credit;
 mod device;

@@ -10,7 +10,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::timeout;
 
 use super::{Fixture, PATIENCE, guest};
-use crate::{BackendError, LinkIo, Nic, Vm, VmExit};
+use crate::{BackendError, LinkIo, MachineCounters, Nic, Vm, VmExit};
 
 /// Bytes go both ways on the link, whole and in order.
 pub async fn the_link_echoes(fixture: &Fixture) {
@@ -310,8 +310,65 @@ pub async fn a_machine_without_spares_keeps_its_size(fixture: &Fixture) {
     }
 }
 
+/// What the guest sends and gets is in the counters of one of its devices, and nothing is counted backwards. Backends that
+/// do not count say so.
+pub async fn what_a_machine_does_is_counted(fixture: &Fixture) {
+    const BULK: usize = 100_000;
+    let (mut vm, mut link) = fixture.boot(fixture.config(&[])).await;
+    echo(&*vm, &mut link).await;
+    assert_eq!(vm.count().is_some(), fixture.backend.capabilities().count);
+    if let Some(count) = vm.count() {
+        let before = count.counters().await.expect("counts");
+        let console = counter(&before, "console", "printed_bytes");
+        assert!(console > 0, "the guest has printed: {before:?}");
+        let (mut reader, mut writer) = tokio::io::split(link);
+        let sent = vec![b'x'; BULK];
+        let mut received = vec![0; BULK];
+        let exchange =
+            async { tokio::try_join!(writer.write_all(&sent), reader.read_exact(&mut received)) };
+        within("the echo", &*vm, exchange)
+            .await
+            .expect("the link works");
+        let after = count.counters().await.expect("counts again");
+        for name in [
+            "rx_bytes",
+            "tx_bytes",
+            "rx_packets",
+            "tx_packets",
+            "kicks",
+            "interrupts",
+        ] {
+            let [before, after] = [&before, &after].map(|all| counter(all, "sockets", name));
+            let least = if name.ends_with("_bytes") {
+                BULK as u64
+            } else {
+                1
+            };
+            assert!(after >= before + least, "{name}: {before}, then {after}");
+        }
+        let exits = after.exits.values().sum::<u64>();
+        assert!(
+            exits > 0 && exits >= before.exits.values().sum(),
+            "{after:?}"
+        );
+        assert_eq!(counter(&after, "sockets", "breaks"), 0);
+    }
+    vm.stop().await.expect("stops");
+    if let Some(count) = vm.count() {
+        let error = count.counters().await.expect_err("it is stopped");
+        assert!(matches!(error, BackendError::State { .. }), "{error}");
+    }
+}
+
+fn counter(counters: &MachineCounters, kind: &str, name: &str) -> u64 {
+    let mut devices = counters.devices.iter();
+    let device = devices.find(|device| device.kind == kind);
+    let number = device.and_then(|device| device.numbers.get(name));
+    *number.unwrap_or_else(|| panic!("no {name} of {kind} in {counters:?}"))
+}
+
 /// Waits until the guest has written this on its console.
-async fn said(vm: &dyn Vm, words: &str) {
+pub(super) async fn said(vm: &dyn Vm, words: &str) {
     let written = async {
         while !vm.diagnostics().console.contains(words) {
             tokio::time::sleep(Duration::from_millis(50)).await;

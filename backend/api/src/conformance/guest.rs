@@ -58,6 +58,13 @@ pub const ENOUGH: &str = "conformance: enough";
 /// What a guest writes before the number of its CPUs.
 pub const CPUS: &str = "conformance: cpus ";
 
+/// Makes the guest connect to port 53 of its host and listen at its own port 52, with an echo at each, before it serves; and
+/// connect to port 54 of its host, where nobody is.
+pub const SOCKETS: &str = "conformance.sockets";
+
+/// What it writes when nobody was there.
+pub const REFUSED: &str = "conformance: refused";
+
 const INIT: &str = r#"#!/bin/busybox sh
 b=/bin/busybox
 $b mount -t proc proc /proc
@@ -87,6 +94,11 @@ if asked conformance.sizes; then
     say "conformance: enough"
     while [ $(($(total) - boot)) -gt 0 ]; do $b sleep 0.1; done
     say "conformance: more $(($(total) - boot))"
+fi
+if asked conformance.sockets; then
+    /bin/vsock -l 52 $b cat 2>/dev/console &
+    /bin/vsock 53 $b cat 2>/dev/console &
+    /bin/vsock 54 $b cat 2>/dev/null || say "conformance: refused"
 fi
 served="$b cat"
 if asked conformance.shell; then served="$b sh"; fi

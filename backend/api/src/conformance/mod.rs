@@ -7,10 +7,12 @@
 mod cases;
 mod devices;
 pub mod guest;
+mod sockets;
 mod templates;
 
 pub use cases::*;
 pub use devices::*;
+pub use sockets::*;
 pub use templates::*;
 
 use std::path::PathBuf;
@@ -47,6 +49,8 @@ impl Fixture {
             vcpus: 1,
             spare_vcpus: 0,
             share: None,
+            huge_pages: false,
+            sockets: None,
             nics: Vec::new(),
             disks: Vec::new(),
             images: Vec::new(),
@@ -104,6 +108,8 @@ macro_rules! conformance_tests {
             devices_come_and_go
             a_guest_that_keeps_a_device_loses_it
             what_cannot_be_plugged_is_refused
+            what_a_machine_does_is_counted
+            programs_of_guest_and_host_find_each_other
             copies_go_on_where_their_template_stopped
             a_template_of_a_guest_that_is_not_well_is_none
             a_damaged_template_is_refused

@@ -21,6 +21,24 @@ pub struct DebugArgs {
 pub enum DebugCommand {
     /// Boot a machine and say where the time goes.
     BootTime(BootTimeArgs),
+    /// Print what the processors and devices of a container's machine have done.
+    Counters(CountersArgs),
+}
+
+/// What `debug counters` prints.
+const COUNTERS_HELP: &str = "\
+One line for each number that is not 0, since the machine was made: `exits` of processors to the VMM by reason, then \
+`DEVICE.PLACE.NAME`. What the host's kernel (vhost-net) or the file server do for a device is not seen by the VMM: their \
+numbers are not there. Only our own monitor counts, QEMU does not. Containers of a pod share a machine.";
+
+#[derive(Debug, Args)]
+#[command(after_long_help = COUNTERS_HELP)]
+pub struct CountersArgs {
+    /// The container.
+    pub id: String,
+    /// As JSON, zeros included.
+    #[arg(long)]
+    pub json: bool,
 }
 
 #[derive(Debug, Args)]

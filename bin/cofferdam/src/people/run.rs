@@ -234,6 +234,7 @@ fn prepare(
     let spec = Wanted {
         options,
         image: image_config,
+        vsock: config.vsock,
         words,
         user: &user,
         hostname: &hostname,

@@ -59,6 +59,8 @@ pub struct Wanted<'a> {
     pub terminal: Option<(u16, u16)>,
     /// The network namespace, when it exists already.
     pub network: Option<&'a Path>,
+    /// Whether its programs may talk to those of the host by ports.
+    pub vsock: bool,
     /// What connects it and disconnects it.
     pub hooks: Option<Value>,
 }
@@ -107,7 +109,7 @@ impl Wanted<'_> {
                     { "type": "pid" }, { "type": "network" }, { "type": "ipc" }, { "type": "uts" },
                     { "type": "mount" }, { "type": "cgroup" },
                 ],
-                "seccomp": seccomp::profile(),
+                "seccomp": seccomp::profile(self.vsock),
                 "maskedPaths": masked_paths(),
                 "readonlyPaths": readonly_paths(),
             },
@@ -246,6 +248,7 @@ mod tests {
             scratch: &["/scratch"],
             terminal: None,
             network: None,
+            vsock: false,
             hooks: None,
         }
         .spec()

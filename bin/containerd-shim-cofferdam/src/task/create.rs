@@ -318,6 +318,7 @@ impl New {
             shows_network: is_new,
             // There the engine looks for ports that it forwards.
             loopback: self.kind == Kind::Sandbox,
+            folder: Some(self.bundle.clone()),
             rates,
             timed: false,
         };

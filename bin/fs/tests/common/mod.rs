@@ -105,6 +105,8 @@ pub async fn run_with(
                 tag: "cofferdam".to_owned(),
                 socket: server.vmm_socket().expect("the first call gets it"),
             }),
+            huge_pages: false,
+            sockets: None,
             nics: Vec::new(),
             disks: Vec::new(),
             images: Vec::new(),

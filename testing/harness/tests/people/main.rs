@@ -2,11 +2,13 @@
 
 mod background;
 mod boot_time;
+mod counters;
 mod images;
 mod install;
 mod kills;
 mod resize;
 mod run;
+mod vsock;
 
 use std::time::Duration;
 

@@ -107,7 +107,17 @@ impl Guest {
 
     /// A guest without buffers.
     pub fn bare(services: Vec<(u32, OwnedFd)>, listener: Option<OwnedFd>) -> Self {
-        let device = Vsock::new(services, listener).expect("a device");
+        Self::before(Vsock::new(services, listener).expect("a device"))
+    }
+
+    /// A guest with buffers, before this device.
+    pub fn with(device: Vsock) -> Self {
+        let mut guest = Self::before(device);
+        guest.stock();
+        guest
+    }
+
+    fn before(device: Vsock) -> Self {
         let control = device.control();
         Self {
             driver: Driver::start(Box::new(device), EVENT_IDX),

@@ -1,5 +1,6 @@
 //! The device as a driver and host programs see it.
 
+mod calls;
 mod flow;
 mod guest;
 mod hostile;
