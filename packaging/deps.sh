@@ -38,6 +38,7 @@ debootstrap         debootstrap
 docker.io           dockerd
 docker-registry     docker-registry
 e2fsprogs           mkfs.ext4
+erofs-utils         mkfs.erofs
 iperf3              iperf3
 iproute2            ip
 iptables            iptables

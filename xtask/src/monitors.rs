@@ -1,6 +1,7 @@
-//! What our monitor's boot costs beside others': `testing/monitors`, in a test host where time is the number of
+//! What our monitor's boot and devices cost beside others': `testing/monitors`, in a test host where time is the number of
 //! instructions, or on this machine.
 
+use std::fs;
 use std::path::PathBuf;
 use std::process::Command;
 
@@ -11,12 +12,18 @@ use crate::command;
 use crate::places::Places;
 use crate::testhost;
 
-/// How long all boots may take, in seconds of a test host.
-const LIMIT_SECONDS: u32 = 600;
+/// How long all boots, or all devices, may take, in seconds of a test host.
+const LIMIT_SECONDS: u32 = 1800;
+
+/// The first program of the guest whose devices are measured, and what it becomes.
+const INSIDE: (&str, &str) = ("testing/monitors/guest/measured.rs", "monitors/measured");
 
 /// What to compare.
 #[derive(Args)]
 pub struct Options {
+    /// Measure devices instead of boots: ours and those of QEMU.
+    #[arg(long, conflicts_with_all = ["firecracker", "cloud_hypervisor"])]
+    io: bool,
     /// A Firecracker program, to be measured, too.
     #[arg(long)]
     firecracker: Option<PathBuf>,
@@ -68,9 +75,33 @@ pub fn run(places: &Places, options: &Options) -> Result<()> {
             .arg(program);
         host
     };
-    compare.arg("compare").arg("--prefix").arg(&prefix);
+    compare.arg(if options.io { "io" } else { "compare" });
+    compare.arg("--prefix").arg(&prefix);
+    if options.io {
+        compare.arg("--inside").arg(inside(places)?);
+    }
     for (name, path) in others {
         compare.arg(name).arg(path);
     }
     command::run(&mut compare)
+}
+
+/// Compiles the guest's first program. It needs nothing but the compiler, and no library where it runs.
+fn inside(places: &Places) -> Result<PathBuf> {
+    let (source, program) = INSIDE;
+    let program = places.target.join(program);
+    if let Some(folder) = program.parent() {
+        fs::create_dir_all(folder).with_context(|| format!("create {}", folder.display()))?;
+    }
+    let rustc = std::env::var_os("RUSTC").unwrap_or_else(|| "rustc".into());
+    command::run(
+        Command::new(rustc)
+            .args(["--edition=2024", "-Copt-level=2", "-Cpanic=abort"])
+            .args(["-Cstrip=symbols", "-Ctarget-feature=+crt-static"])
+            .arg("-Crelocation-model=static")
+            .arg("-o")
+            .arg(&program)
+            .arg(places.root.join(source)),
+    )?;
+    Ok(program)
 }

@@ -36,16 +36,25 @@ impl Files {
 
     /// Copies a program there, with its libraries: those are found by `LD_LIBRARY_PATH`.
     pub fn program(&self, from: &Path) -> Result<PathBuf> {
-        let listed = Command::new("ldd").arg(from).output().context("run ldd")?;
-        // A static program has none, and ldd says so by failing.
-        for word in String::from_utf8_lossy(&listed.stdout).split_ascii_whitespace() {
-            let library = Path::new(word);
-            if library.is_absolute() && library.is_file() {
-                self.copy(library)?;
-            }
+        for library in libraries(from)? {
+            self.copy(&library)?;
         }
         self.copy(from)
     }
+}
+
+/// The libraries of a program, with its loader.
+pub fn libraries(program: &Path) -> Result<Vec<PathBuf>> {
+    let listed = Command::new("ldd")
+        .arg(program)
+        .output()
+        .context("run ldd")?;
+    // A static program has none, and ldd says so by failing.
+    let words = String::from_utf8_lossy(&listed.stdout).into_owned();
+    let paths = words.split_ascii_whitespace().map(PathBuf::from);
+    Ok(paths
+        .filter(|path| path.is_absolute() && path.is_file())
+        .collect())
 }
 
 /// A program's whole path.

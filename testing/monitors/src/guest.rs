@@ -1,5 +1,7 @@
 //! The smallest guest: a kernel's first program that says it is there.
 
+use crate::archive::Archive;
+
 /// The leaf of CPUID that it asks for. Every processor answers that by leaving the guest, so the host sees it, whatever
 /// the monitor: no device is needed.
 pub const LEAF: u32 = 0x434f_4646;
@@ -43,37 +45,9 @@ fn program() -> Vec<u8> {
     bytes
 }
 
-/// An initial RAM disk with nothing else (cpio, "newc").
+/// An initial RAM disk with nothing else.
 pub fn image() -> Vec<u8> {
-    let mut archive = Vec::new();
-    for (name, mode, content) in [
-        ("init", 0o100_755, program()),
-        ("TRAILER!!!", 0, Vec::new()),
-    ] {
-        let fields = [
-            1,
-            mode,
-            0,
-            0,
-            1,
-            0,
-            content.len(),
-            0,
-            0,
-            0,
-            0,
-            name.len() + 1,
-            0,
-        ];
-        archive.extend(b"070701");
-        for field in fields {
-            archive.extend(format!("{field:08x}").into_bytes());
-        }
-        archive.extend(name.as_bytes());
-        archive.push(0);
-        archive.resize(archive.len().next_multiple_of(4), 0);
-        archive.extend(content);
-        archive.resize(archive.len().next_multiple_of(4), 0);
-    }
-    archive
+    let mut archive = Archive::default();
+    archive.file("init", &program());
+    archive.finish()
 }

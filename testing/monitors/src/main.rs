@@ -2,11 +2,13 @@
 //!
 //! Run by `cargo xtask monitors`, in a test host where time is the number of instructions: the figures depend on no
 //! other load. Each monitor boots our kernel with 1 processor and a first program that does nothing but make itself seen;
-//! ours then boots our guest image until its agent calls.
+//! ours then boots our guest image until its agent calls. What devices cost is a table of its own (`io`).
 
+mod archive;
 mod bare;
 mod files;
 mod guest;
+mod io;
 mod memory;
 mod monitors;
 mod trace;
@@ -34,6 +36,8 @@ struct Arguments {
 enum What {
     /// Measures, and prints the table.
     Compare(Compare),
+    /// Measures devices, and prints the table.
+    Io(io::Options),
     /// Is the bare KVM program.
     #[command(hide = true)]
     Bare(Bare),
@@ -78,6 +82,7 @@ struct Cost {
 fn main() -> Result<()> {
     match Arguments::parse().command {
         What::Bare(bare) => bare::run(&bare.kernel, &bare.image, bare.memory, &bare.line),
+        What::Io(options) => io::run(&options),
         What::Compare(wanted) => {
             let runtime = tokio::runtime::Builder::new_current_thread()
                 .enable_all()

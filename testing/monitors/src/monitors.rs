@@ -12,7 +12,7 @@ use tokio::io::AsyncReadExt;
 use crate::files::{self, Files};
 
 /// What the guest's kernel is told by every monitor.
-const LINE: &str = "quiet 8250.nr_uarts=0 panic=-1 reboot=t";
+pub const LINE: &str = "quiet 8250.nr_uarts=0 panic=-1 reboot=t";
 
 /// A user that no other software has.
 const USER: Privileges = Privileges::Drop {
@@ -98,24 +98,8 @@ impl Monitor {
                 command
             }
             Self::Qemu(program, folder) => {
-                let mut command = Command::new(program);
-                command
-                    .args(["-machine", "microvm,acpi=off,x-option-roms=off,rtc=on"])
-                    .args(["-accel", "kvm", "-cpu", "host", "-m", &memory.to_string()])
-                    .args([
-                        "-nodefaults",
-                        "-no-user-config",
-                        "-display",
-                        "none",
-                        "-no-reboot",
-                    ])
-                    .arg("-L")
-                    .arg(folder)
-                    .arg("-kernel")
-                    .arg(&guest.kernel)
-                    .arg("-initrd")
-                    .arg(&guest.image)
-                    .args(["-append", LINE]);
+                let mut command = qemu(program, folder, guest);
+                command.args(["-append", LINE]);
                 command
             }
             Self::Firecracker(program) => {
@@ -156,6 +140,25 @@ impl Monitor {
     }
 }
 
+/// QEMU's smallest machine, without devices and the kernel's command line.
+pub fn qemu(program: &Path, folder: &Path, guest: &Guest) -> Command {
+    let mut command = Command::new(program);
+    command
+        .args(["-machine", "microvm,acpi=off,x-option-roms=off,rtc=on"])
+        .args(["-accel", "kvm", "-cpu", "host"])
+        .args(["-m", &guest.memory_mib.to_string()])
+        .args(["-nodefaults", "-no-user-config", "-display", "none"])
+        .arg("-no-reboot")
+        .arg("-L")
+        .arg(folder)
+        .arg("-kernel")
+        .arg(&guest.kernel)
+        .arg("-initrd")
+        .arg(&guest.image)
+        .env("LD_LIBRARY_PATH", folder);
+    command
+}
+
 /// Ours as a sandbox has it, without share and network.
 async fn own(program: &Path, guest: &Guest) -> Result<Running> {
     let mut machine = machine(program, guest).await?;
@@ -171,7 +174,12 @@ async fn machine(program: &Path, guest: &Guest) -> Result<Box<dyn Vm>> {
         program: program.to_owned(),
         vhost_net: false,
     });
-    let config = VmConfig {
+    Ok(backend.create(config(guest)).await?)
+}
+
+/// A machine of ours without devices that a guest need not have.
+pub fn config(guest: &Guest) -> VmConfig {
+    VmConfig {
         name: "monitors".to_owned(),
         kernel: guest.kernel.clone(),
         initrd: guest.image.clone(),
@@ -189,8 +197,7 @@ async fn machine(program: &Path, guest: &Guest) -> Result<Box<dyn Vm>> {
         spare_devices: SpareDevices::default(),
         network: None,
         privileges: USER,
-    };
-    Ok(backend.create(config).await?)
+    }
 }
 
 /// Boots our guest image on our monitor until the agent has said its first word.
