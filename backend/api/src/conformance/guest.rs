@@ -3,7 +3,7 @@
 #[path = "shell.rs"]
 mod shell;
 
-pub use shell::{census, run, tell};
+pub use shell::{census, expect_census, run, tell};
 
 use std::ffi::OsString;
 use std::io::{self, Write};

@@ -1,10 +1,15 @@
 //! Working with a guest whose link leads to a shell ([`SHELL`](super::SHELL)), and looking at its VMM.
 #![expect(clippy::missing_panics_doc, reason = "a failing test panics")]
 
+use std::time::{Duration, Instant};
+
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::super::cases::within;
 use crate::{LinkIo, Place, Vm};
+
+/// How long what has ended may still be seen.
+const LINGERS: Duration = Duration::from_secs(30);
 
 /// What a command of the guest's prints, with its errors.
 pub async fn run(vm: &dyn Vm, link: &mut LinkIo, command: &str) -> String {
@@ -38,4 +43,13 @@ pub fn census(vm: &dyn Vm) -> [usize; 2] {
         let entries = std::fs::read_dir(format!("/proc/{pid}/{what}"));
         entries.map_or(0, Iterator::count)
     })
+}
+
+/// Wants them to be as many as before: whoever has waited for a thread's end still finds it in `/proc` for a moment.
+pub async fn expect_census(vm: &dyn Vm, before: [usize; 2]) {
+    let deadline = Instant::now() + LINGERS;
+    while census(vm) != before && Instant::now() < deadline {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert_eq!(census(vm), before, "something is left in the VMM");
 }

@@ -75,7 +75,7 @@ fn a_card_comes_and_goes() {
                 }
                 // The second one is taken from a guest that uses it.
                 take(&scene, place).await;
-                assert_eq!(guest::census(&*scene.vm), before, "something is left");
+                guest::expect_census(&*scene.vm, before).await;
                 assert_eq!(run(&mut scene, "echo alive").await, "alive");
             }
             scene.stop().await;
@@ -100,7 +100,7 @@ fn a_share_comes_and_goes() {
             }
             // The second one is taken from a guest that has it mounted.
             take(&scene, place).await;
-            assert_eq!(guest::census(&*scene.vm), before, "something is left");
+            guest::expect_census(&*scene.vm, before).await;
             assert_eq!(run(&mut scene, "echo alive").await, "alive");
             server.stop().await.expect("it was started here");
         }
