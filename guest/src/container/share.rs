@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use cofferdam_protocol::SHARE_MOUNT;
+use oci_spec::runtime::Spec;
+use rustix::fs::{AtFlags, CWD, StatxFlags, statx};
 use rustix::mount::{MountFlags, UnmountFlags, mount_remount, unmount};
 use tokio::time::timeout;
 
@@ -20,6 +22,27 @@ pub(super) async fn let_go(id: &str) {
     let forgotten = tokio::task::spawn_blocking(move || forget(&folder));
     // A share that hangs must not keep the container's name.
     let _ = timeout(PATIENCE, forgotten).await;
+}
+
+/// Has the kernel ask the host again how long the files are that a container was given: what it has learned of a file it
+/// believes for a second, and an engine may have written it again since the container was created.
+pub(super) async fn look_again(spec: &Spec) {
+    let mounts = spec.mounts().iter().flatten();
+    let given: Vec<PathBuf> = mounts
+        .filter_map(|mount| mount.source().clone())
+        .filter(|source| source.starts_with(SHARE_MOUNT))
+        .collect();
+    if given.is_empty() {
+        return;
+    }
+    let asked = tokio::task::spawn_blocking(move || {
+        for path in given {
+            // One that is not there any more is the container's to find out.
+            let _ = statx(CWD, &path, AtFlags::STATX_FORCE_SYNC, StatxFlags::SIZE);
+        }
+    });
+    // A share that hangs is noticed by who reads it.
+    let _ = timeout(PATIENCE, asked).await;
 }
 
 fn forget(folder: &Path) {

@@ -8,7 +8,7 @@ use rustix::fs::{Mode, OFlags};
 
 use super::create::state_folder;
 use super::outcome::Outcome;
-use super::{ContainerError, Containers, Failure, State};
+use super::{ContainerError, Containers, Failure, State, share};
 use crate::helper::Report;
 
 impl Containers {
@@ -20,6 +20,7 @@ impl Containers {
         let container = self.get(id)?;
         let _busy = container.operation.lock().await;
         container.require("start", &[State::Created])?;
+        share::look_again(&container.spec).await;
         notify(id).map_err(ContainerError::kernel(
             "reach the container's first process",
         ))?;

@@ -7,12 +7,14 @@ use anyhow::{Result, ensure};
 
 use crate::case::{Case, Verdict, case, passed, skipped};
 use crate::environment::Env;
+use crate::reaper::Exit;
 
 /// The cases of this group.
 pub const CASES: &[Case] = &[
     case("mounts/bind-directory", bind_directory),
     case("mounts/bind-read-only", bind_read_only),
     case("mounts/bind-single-file", bind_file),
+    case("mounts/file-rewritten-before-the-start", rewritten),
     case("mounts/bind-options", bind_options),
     case("mounts/bind-recursive", bind_recursive),
     case("mounts/destination-is-made", destination_made),
@@ -95,6 +97,25 @@ fn bind_file(env: &Env) -> Result<Verdict> {
         fs::read_dir(&source)?.count() == 2,
         "files appeared beside the sources"
     );
+    passed()
+}
+
+/// Engines write a container's `/etc/resolv.conf` again when it has its network, which is after it was created.
+fn rewritten(env: &Env) -> Result<Verdict> {
+    let source = env.directory("source")?;
+    let given = source.join("given");
+    fs::write(&given, "short\n")?;
+    let mut bundle = env.script("cat /etc/given > /mnt/seen")?;
+    bundle
+        .bind(&source, "/mnt", &["rw"])
+        .bind(&given, "/etc/given", &["ro"]);
+    let container = env.create(&bundle)?;
+    let longer = "this has become longer\n";
+    fs::write(&given, longer)?;
+    container.start()?;
+    container.expect_exit(Exit::Code(0))?;
+    let seen = fs::read_to_string(source.join("seen"))?;
+    ensure!(seen == longer, "the container reads {seen:?}");
     passed()
 }
 
