@@ -77,7 +77,8 @@ pub struct SandboxOptions {
     /// Whether connections to loopback of that namespace, 127.0.0.0/8 and ::1, go to the guest's loopback: for engines
     /// that look for a pod's ports there.
     pub loopback: bool,
-    /// The folder where the sandbox's socket for programs of the host is made, [`Config::vsock`] wanted.
+    /// The folder where the sandbox's socket for programs of the host is made, with [`Config::vsock`]; without a folder there
+    /// is none.
     pub folder: Option<PathBuf>,
     /// Limits of each interface.
     pub rates: Rates,

@@ -29,6 +29,7 @@ pub fn start(
     arguments: impl IntoIterator<Item = impl AsRef<OsStr>>,
     order: &Order,
 ) -> io::Result<Child> {
+    let text = serde_json::to_vec(order)?;
     let mut maker = Command::new(OURSELVES)
         .arg0(name)
         .args(arguments)
@@ -38,7 +39,7 @@ pub fn start(
         .spawn()?;
     // A page that fits the pipe: nobody waits.
     let written = match maker.stdin.take() {
-        Some(mut stdin) => stdin.write_all(&serde_json::to_vec(order)?),
+        Some(mut stdin) => stdin.write_all(&text),
         None => Err(io::ErrorKind::BrokenPipe.into()),
     };
     if written.is_err() {

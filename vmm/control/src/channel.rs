@@ -71,7 +71,7 @@ pub fn send(
     descriptors: &[BorrowedFd<'_>],
 ) -> Result<(), ChannelError> {
     let bytes = serde_json::to_vec(message).map_err(ChannelError::Malformed)?;
-    if bytes.len() > MESSAGE_LIMIT {
+    if bytes.len() > MESSAGE_LIMIT || descriptors.len() > DESCRIPTOR_LIMIT {
         return Err(ChannelError::TooLarge);
     }
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(DESCRIPTOR_LIMIT))];
@@ -211,6 +211,7 @@ mod tests {
             Err(ChannelError::TooLarge)
         ));
     }
+
     /// The kernel cuts off what there is no room for, and there is a little more room than descriptors may come.
     #[test]
     fn too_many_descriptors_are_refused() {
@@ -230,6 +231,8 @@ mod tests {
                 }
                 Err(other) => panic!("{count}: {other}"),
             }
+            let sent = send(&ours, &Request::Boot, &descriptors);
+            assert_eq!(sent.is_ok(), count <= DESCRIPTOR_LIMIT, "{count}: {sent:?}");
         }
     }
 }

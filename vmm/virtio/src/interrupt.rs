@@ -97,6 +97,13 @@ impl Interrupt {
         self.line.kicks.fetch_add(count, Ordering::Relaxed);
     }
 
+    /// The device is gone: the next one's driver is told of none of its changes, and nothing was counted.
+    pub(crate) fn forget(&self) {
+        self.acknowledge(u32::MAX);
+        self.line.kicks.store(0, Ordering::Relaxed);
+        self.line.raised.store(0, Ordering::Relaxed);
+    }
+
     pub(crate) fn acknowledge(&self, bits: u32) {
         self.line.status.fetch_and(!bits, Ordering::AcqRel);
     }

@@ -120,9 +120,9 @@ impl Queue {
     /// Has the device woken again, as if the driver had kicked. One event takes at most [`size`](Self::size) requests and
     /// leaves the rest to the next: a driver that never stops must not keep the event loop from the other devices.
     pub fn again(&self) {
+        self.own_kicks.fetch_add(1, Ordering::Relaxed);
         // It fails only when the counter is full, and then the kick is pending already.
         let _ = self.kick.write(1);
-        self.own_kicks.fetch_add(1, Ordering::Relaxed);
     }
 
     /// The next request, if there is one. `memory` is the machine's; it is an argument so that a chain does not borrow

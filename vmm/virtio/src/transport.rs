@@ -161,8 +161,8 @@ impl Transport {
         if plugged.active {
             plugged.device.reset();
         }
-        // The next device's driver is not told of this one's changes, and its breaks are logged again.
-        self.interrupt.acknowledge(u32::MAX);
+        // The next device's breaks are logged again.
+        self.interrupt.forget();
         state.breaks = 0;
         Some(plugged.device)
     }

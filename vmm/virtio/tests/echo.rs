@@ -95,6 +95,9 @@ fn kicks_and_interrupts_are_counted() {
     let loud = driver.transport.signals();
     assert_eq!((loud.kicks, loud.interrupts), (11, 1));
     assert_eq!(driver.transport.breaks(), 0);
+    drop(driver.transport.unplug());
+    let next = driver.transport.signals();
+    assert_eq!((next.kicks, next.interrupts), (0, 0), "of another device");
 }
 
 #[test]
