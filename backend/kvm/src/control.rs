@@ -56,18 +56,8 @@ pub struct Control {
 impl Control {
     /// A new one, and the VMM's end.
     pub fn pair() -> io::Result<(Self, OwnedFd)> {
-        let (ours, theirs) = socketpair(
-            AddressFamily::UNIX,
-            SocketType::SEQPACKET,
-            SocketFlags::CLOEXEC,
-            None,
-        )?;
-        rustix::io::ioctl_fionbio(&ours, true)?;
-        #[expect(
-            deprecated,
-            reason = "unsound only for types that change their descriptor, which an OwnedFd can't"
-        )]
-        let socket = Mutex::new(AsyncFd::new(ours)?);
+        let (ours, theirs) = packets()?;
+        let socket = Mutex::new(ours);
         Ok((Self { socket }, theirs))
     }
 
@@ -137,6 +127,23 @@ impl Control {
 
 fn something_else() -> ControlError {
     ControlError::Refused("it answers something else".to_owned())
+}
+
+/// Two ends of a socket for messages; the first does not block.
+pub fn packets() -> io::Result<(AsyncFd<OwnedFd>, OwnedFd)> {
+    let (ours, theirs) = socketpair(
+        AddressFamily::UNIX,
+        SocketType::SEQPACKET,
+        SocketFlags::CLOEXEC,
+        None,
+    )?;
+    rustix::io::ioctl_fionbio(&ours, true)?;
+    #[expect(
+        deprecated,
+        reason = "unsound only for types that change their descriptor, which an OwnedFd can't"
+    )]
+    let ours = AsyncFd::new(ours)?;
+    Ok((ours, theirs))
 }
 
 /// Has a call wait until the socket is ready for it.

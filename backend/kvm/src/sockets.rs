@@ -5,26 +5,13 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
 use backend_api::Dial;
-use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
-use tokio::io::unix::AsyncFd;
 use vmm_control::{Call, Called, Handle, receive, send};
 
-use crate::control::retry;
+use crate::control::{packets, retry};
 
 /// Answers the calls of a VMM until it is gone. Its end of the socket is what comes back.
 pub fn serve(dial: Arc<dyn Dial>) -> io::Result<OwnedFd> {
-    let (ours, theirs) = socketpair(
-        AddressFamily::UNIX,
-        SocketType::SEQPACKET,
-        SocketFlags::CLOEXEC,
-        None,
-    )?;
-    rustix::io::ioctl_fionbio(&ours, true)?;
-    #[expect(
-        deprecated,
-        reason = "unsound only for types that change their descriptor, which an OwnedFd can't"
-    )]
-    let socket = AsyncFd::new(ours)?;
+    let (socket, theirs) = packets()?;
     tokio::spawn(async move {
         // One at a time: the guest has no more of this process than that.
         while let Ok(Some(received)) = retry(&socket, false, |socket| receive::<Call>(socket)).await
