@@ -19,11 +19,9 @@ const LIST: &str = "testing/compatibility.toml";
 struct Engine {
     title: String,
     version: String,
-    /// An older one, and the cases that it runs as well.
+    /// Other ways to run, and the cases that they run as well.
     #[serde(default)]
-    older_version: String,
-    #[serde(default)]
-    older: BTreeSet<String>,
+    also: Vec<Also>,
     /// The folder that has the cases' functions.
     sources: String,
     /// What each shows, where its name does not say it.
@@ -40,6 +38,20 @@ struct Engine {
     fails_by: BTreeMap<String, BTreeMap<String, String>>,
 }
 
+/// Another release of an engine, or another way to have ours.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Also {
+    /// What tests call it.
+    #[serde(rename = "way")]
+    _way: String,
+    /// What marks its cases in the document.
+    mark: String,
+    /// What it is, for the document.
+    version: String,
+    cases: BTreeSet<String>,
+}
+
 impl Engine {
     /// The ways by which a case comes out differently, and why.
     fn exceptions(&self, case: &str) -> Vec<(&str, &str)> {
@@ -47,6 +59,12 @@ impl Engine {
         exceptions
             .filter_map(|(way, cases)| Some((way.as_str(), cases.get(case)?.as_str())))
             .collect()
+    }
+
+    /// What marks a case that other ways run, too.
+    fn marks(&self, case: &str) -> String {
+        let ways = self.also.iter().filter(|also| also.cases.contains(case));
+        ways.map(|also| format!(" `{}`", also.mark)).collect()
     }
 }
 
@@ -71,7 +89,7 @@ fn complete(name: &str, engine: &mut Engine, root: &Path) -> Result<()> {
         .chain(engine.refused.keys())
         .chain(engine.fails.keys())
         .chain(engine.fails_by.values().flat_map(BTreeMap::keys))
-        .chain(&engine.older);
+        .chain(engine.also.iter().flat_map(|also| &also.cases));
     let unknown: Vec<_> = named.filter(|case| !written.contains(*case)).collect();
     if !unknown.is_empty() {
         bail!(
@@ -151,9 +169,8 @@ fn render(engines: &BTreeMap<String, Engine>) -> String {
     }
     for engine in engines.values() {
         let _infallible = write!(text, "\n## {}\n\n{}", engine.title, engine.version);
-        if !engine.older.is_empty() {
-            let older = &engine.older_version;
-            let _infallible = write!(text, "; lines with an asterisk: {older}, too");
+        for Also { mark, version, .. } in &engine.also {
+            let _infallible = write!(text, "; lines with `{mark}`: {version}, too");
         }
         text += "\n\n| feature | result | test |\n|---|---|---|\n";
         for (case, feature) in &engine.cases {
@@ -174,12 +191,11 @@ fn render(engines: &BTreeMap<String, Engine>) -> String {
                     }
                 },
             };
-            let mark = if engine.older.contains(case) {
-                " *"
-            } else {
-                ""
-            };
-            let _infallible = writeln!(text, "| {feature}{mark} | {result} | `{case}` |");
+            let _infallible = writeln!(
+                text,
+                "| {feature}{} | {result} | `{case}` |",
+                engine.marks(case)
+            );
         }
     }
     text

@@ -1,6 +1,6 @@
 //! What the checked-in list says of each case.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::LazyLock;
 
 use serde::Deserialize;
@@ -20,12 +20,20 @@ struct List {
 
 #[derive(Deserialize)]
 struct Engine {
+    also: Vec<Also>,
     cases: BTreeMap<String, String>,
     refused: BTreeMap<String, String>,
     fails: BTreeMap<String, String>,
     /// Cases that come out differently by another way to have ours, `sandboxer`.
     #[serde(default)]
     fails_by: BTreeMap<String, BTreeMap<String, String>>,
+}
+
+/// Another way to run, and the cases where it differs.
+#[derive(Deserialize)]
+struct Also {
+    way: String,
+    cases: BTreeSet<String>,
 }
 
 /// What has to come of a case with ours.
@@ -74,4 +82,19 @@ pub fn outcome_by_itself(name: &str) -> Outcome {
 /// Whether a case can be run with sandboxes that the shim makes by itself.
 pub fn can_be_by_itself(name: &str) -> bool {
     name != ENDS_THE_ENGINE
+}
+
+/// Whether the list says that a case comes about differently with an older engine.
+pub fn differs_with_age(name: &str) -> bool {
+    differs("older", name)
+}
+
+/// Whether the list says that a case comes about differently with sandboxes that the shim makes by itself.
+pub fn differs_by_itself(name: &str) -> bool {
+    differs("sandboxer", name)
+}
+
+fn differs(way: &str, name: &str) -> bool {
+    let mut ways = LIST.cri.also.iter();
+    ways.any(|also| also.way == way && also.cases.contains(name))
 }

@@ -20,14 +20,20 @@ struct List {
 #[derive(Deserialize)]
 struct Engine {
     cases: BTreeMap<String, String>,
-    /// Cases where releases of Docker differ: the older one runs these.
-    older: BTreeSet<String>,
+    also: Vec<Also>,
     refused: BTreeMap<String, String>,
     #[serde(default)]
     fails: BTreeMap<String, String>,
     /// By the ways to have ours.
     #[serde(default)]
     fails_by: BTreeMap<String, BTreeMap<String, String>>,
+}
+
+/// Cases where releases of Docker differ: the older one runs these.
+#[derive(Deserialize)]
+struct Also {
+    way: String,
+    cases: BTreeSet<String>,
 }
 
 fn fails_by(docker: &Engine, name: &str, ours: Runtime) -> bool {
@@ -68,5 +74,6 @@ pub fn outcome(name: &str, ours: Runtime) -> Outcome {
 
 /// Whether the list says that releases of Docker go different ways in a case.
 pub fn differs(name: &str) -> bool {
-    LIST.docker.older.contains(name)
+    let mut ways = LIST.docker.also.iter();
+    ways.any(|also| also.way == "older" && also.cases.contains(name))
 }
