@@ -84,7 +84,7 @@ const QUICK: [Suite; 3] = [
     ]),
     Suite::of_engines("harness", "docker").only(&["--exact", "debian::network::published_ports"]),
     // On runc it runs wherever the tests of the workspace do.
-    Suite::of_engines("cri", "cri").only(&["--exact", "debian::cofferdam::pods::status_and_list"]),
+    Suite::of_engines("cri", "cri").only(&["--exact", "debian::cofferdam::pods::init_then_main"]),
 ];
 
 /// Those that take long where virtualization is emulated: QEMU with KVM, and all that people and networks do on our own
