@@ -273,19 +273,7 @@ fn roles(engine: &Containerd) -> Result<Vec<Role>> {
 
 /// Removes the control groups of pods, which an engine leaves to kubelet.
 pub fn remove_groups() {
-    let name = format!("cofferdam-bench-{}", std::process::id());
-    for hierarchy in fs::read_dir("/sys/fs/cgroup")
-        .into_iter()
-        .flatten()
-        .flatten()
-    {
-        let group = hierarchy.path().join(&name);
-        for below in fs::read_dir(&group).into_iter().flatten().flatten() {
-            // Files of the group are no folders.
-            let _file = fs::remove_dir(below.path());
-        }
-        let _absent = fs::remove_dir(group);
-    }
+    harness::remove_groups(&format!("cofferdam-bench-{}", std::process::id()));
 }
 
 /// Runs a command to its end.

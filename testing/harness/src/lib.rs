@@ -10,6 +10,7 @@
 mod cofferdam;
 mod containerd;
 pub mod enclosure;
+mod groups;
 mod namespaces;
 mod outcome;
 mod patience;
@@ -21,6 +22,7 @@ mod terminal;
 
 pub use cofferdam::Cofferdam;
 pub use containerd::{CNI_PLUGINS, Containerd, PAUSE, cri_settings};
+pub use groups::{GROUPS, remove_groups};
 pub use namespaces::{Frames, Namespaces, inside};
 pub use outcome::{Outcome, Running, finish, start};
 pub use patience::patient;

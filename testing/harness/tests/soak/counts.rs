@@ -8,10 +8,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use harness::wait_until;
-
-/// Where control groups are: hierarchies of version 1, or the only one of version 2.
-pub const GROUPS: &str = "/sys/fs/cgroup";
+use harness::{GROUPS, wait_until};
 
 /// How long what ends by itself may take to end: engines close files and reap shims when they find the time.
 const SETTLE: Duration = Duration::from_secs(90);
@@ -151,19 +148,6 @@ impl Counts {
             }
             self.groups(&group, of);
         }
-    }
-}
-
-/// Removes the empty control groups of this name: engines leave the one above all of theirs.
-pub fn remove_groups(name: &str) {
-    let root = Path::new(GROUPS);
-    for hierarchy in folders(root).into_iter().chain([root.to_owned()]) {
-        let group = hierarchy.join(name);
-        for below in folders(&group) {
-            // One that is in use stays, and was told of.
-            let _busy = fs::remove_dir(below);
-        }
-        let _busy = fs::remove_dir(group);
     }
 }
 

@@ -5,9 +5,9 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 
-use harness::{Cofferdam, Containerd, Outcome, finish, image, wait_until};
+use harness::{Cofferdam, Containerd, Outcome, finish, image, remove_groups, wait_until};
 
-use crate::counts::{Scope, remove_groups};
+use crate::counts::Scope;
 
 /// Longer than anything takes, even thirty machines that start at once.
 pub const LIMIT: Duration = Duration::from_secs(300);

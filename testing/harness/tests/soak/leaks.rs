@@ -7,7 +7,9 @@ use std::process::{Command, Stdio};
 
 use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 
-use crate::counts::{Counts, GROUPS, Scope, remove_groups};
+use harness::{GROUPS, remove_groups};
+
+use crate::counts::{Counts, Scope};
 
 /// Leaves one of everything, and wants each to be told of.
 pub fn are_seen() {

@@ -358,6 +358,7 @@ impl Drop for Containerd {
         for point in mounts(self.cofferdam.folder()) {
             let _busy = unmount(&point, UnmountFlags::DETACH);
         }
+        harness::remove_groups(self.namespace());
         // The folder of containerd's namespace is no container, though it lies where they do.
         let _gone = fs::remove_dir_all(self.cofferdam.root().join(self.namespace()));
     }
