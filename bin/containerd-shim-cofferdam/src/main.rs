@@ -58,8 +58,13 @@ fn dispatch(flags: &Flags) -> Result<()> {
         "start" => start::run(flags),
         "delete" => cleanup::run(flags),
         task::TEMPLATE_MAKER => {
-            let _made = sandbox::template::serve()?;
-            Ok(())
+            log::begin(&start::bundle(flags)?, &flags.id, flags.debug);
+            let made = sandbox::template::serve();
+            if let Err(error) = &made {
+                // Nobody waits for it: the next start that misses it says so again.
+                tracing::warn!(error = sandbox::chain(error), "no template was made");
+            }
+            Ok(made.map(drop)?)
         }
         "" => serve::run(flags),
         other => bail!("unknown action {other:?}: start and delete are known"),

@@ -7,10 +7,10 @@ use oci_spec::runtime::Spec;
 use crate::client::connect;
 use crate::error::SandboxError;
 use crate::id::ContainerId;
-use crate::spec::{self, Neighbours, Owner, network_path, sandbox_of};
-use crate::state::{StateError, Store};
+use crate::spec::{self, Neighbours, Owner, network_path, sandbox_named, sandbox_of};
+use crate::state::{ProcessIdentity, Record, StateError, Store};
 
-/// A running sandbox, found by the name of its first container.
+/// A running sandbox, found by the name of its first container, or by that of the pod.
 #[derive(Debug)]
 pub(super) struct Joined {
     id: ContainerId,
@@ -29,13 +29,22 @@ impl Joined {
             problem,
         };
         let first = match store.load(&id) {
+            // An engine that makes the namespaces by itself may leave a sandbox out that would only hold them: CRI-O's
+            // `drop_infra_ctr`. Then the pod is there as long as some container of it is.
+            Err(StateError::Missing(_)) if !spec::pinned(spec).is_empty() => {
+                match store
+                    .list()?
+                    .into_iter()
+                    .find(|one| is_running_in(one, &id))
+                {
+                    Some(member) => member,
+                    None => return Ok(None),
+                }
+            }
             Err(StateError::Missing(_)) => return Err(refused("does not exist in this runtime")),
             loaded => loaded?,
         };
-        let driver = first
-            .driver
-            .filter(|driver| first.exit.is_none() && driver.is_alive())
-            .ok_or_else(|| refused("has ended"))?;
+        let driver = running(&first).ok_or_else(|| refused("has ended"))?;
         // Its bundle may be gone; then the network's name is all that is missing.
         let network = spec::load(&first.bundle)
             .ok()
@@ -51,7 +60,10 @@ impl Joined {
                 neighbours.add(init.pid, Owner::Container(record.id));
             }
         }
-        Ok(Some(Self { id, neighbours }))
+        Ok(Some(Self {
+            id: first.id,
+            neighbours,
+        }))
     }
 
     /// A connection to its driver.
@@ -61,4 +73,16 @@ impl Joined {
             self.id
         )))
     }
+}
+
+/// The driver of a container that has not ended.
+fn running(record: &Record) -> Option<ProcessIdentity> {
+    let driver = record.driver.filter(|_| record.exit.is_none());
+    driver.filter(ProcessIdentity::is_alive)
+}
+
+/// Whether a container is one of this pod's, and runs.
+fn is_running_in(record: &Record, sandbox: &ContainerId) -> bool {
+    let name = sandbox_named(&record.annotations);
+    name.is_some_and(|name| name == sandbox.as_str()) && running(record).is_some()
 }

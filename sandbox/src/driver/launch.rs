@@ -140,7 +140,8 @@ async fn prepare(
             network: network(launch)?,
             // The proxy does.
             shows_network: false,
-            loopback: false,
+            // There engines look for ports that they forward.
+            loopback: spec::is_of_pod(&launch.spec),
             folder: Some(store.folder(&launch.id)),
             rates: spec::rates(&launch.spec, &launch.config)?,
             timed: false,

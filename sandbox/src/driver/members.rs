@@ -13,7 +13,7 @@ use crate::cgroup;
 use crate::control::Launch;
 use crate::id::ContainerId;
 use crate::sandbox::{Container, Sandbox};
-use crate::spec::{Neighbours, Owner, network_path};
+use crate::spec::{self, Neighbours, Owner, Pinned, network_path};
 use crate::state::{ExitStatus, ProcessIdentity, Store};
 
 /// A guest that runs out of memory all the time is not heard more often.
@@ -48,6 +48,8 @@ struct Table {
 pub(super) struct Member {
     pub(super) launch: Launch,
     pub(super) container: Container,
+    /// Namespaces of its engine's that stand for its own.
+    pinned: Vec<Pinned>,
     /// A process of it was killed for want of memory.
     ran_out: AtomicBool,
     discarded: watch::Sender<bool>,
@@ -152,7 +154,9 @@ impl Driver {
         let mut neighbours = Neighbours::new(self.network.clone());
         for (id, member) in &self.table().members {
             if member.container.lifecycle().is_alive() && member.launch.proxy.is_alive() {
-                neighbours.add(member.launch.proxy.pid, Owner::Container(id.clone()));
+                let owner = Owner::Container(id.clone());
+                neighbours.add_pinned(&member.pinned, &owner);
+                neighbours.add(member.launch.proxy.pid, owner);
             }
         }
         neighbours
@@ -174,6 +178,7 @@ pub(super) fn helpers(sandbox: &Sandbox) -> Vec<ProcessIdentity> {
 impl Member {
     pub(super) fn new(launch: Launch, container: Container) -> Arc<Self> {
         Arc::new(Self {
+            pinned: spec::pinned(&launch.spec),
             launch,
             container,
             ran_out: AtomicBool::new(false),

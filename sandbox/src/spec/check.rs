@@ -7,7 +7,8 @@ use std::path::{Path, PathBuf};
 
 use oci_spec::runtime::{Linux, LinuxNamespaceType, LinuxSeccompAction, Mount, Process, Spec};
 
-use super::namespaces::{Neighbours, Owner};
+use super::namespaces::{Neighbours, Owner, is_of_pod};
+use super::pinned::Pinned;
 use super::{apparmor, devices, network, resources, shm};
 
 /// Why a container of this spec cannot be made.
@@ -103,7 +104,7 @@ pub fn check_with(spec: &Spec, bundle: &Path, neighbours: &Neighbours) -> Result
         .linux()
         .as_ref()
         .ok_or_else(|| invalid("linux is missing"))?;
-    check_linux(linux, neighbours)
+    check_linux(linux, neighbours, is_of_pod(spec))
 }
 
 fn check_version(version: &str) -> Result<(), SpecError> {
@@ -293,8 +294,8 @@ pub(crate) fn guest_device(path: &Path) -> Option<&'static str> {
     .find(|device| path == Path::new(device))
 }
 
-fn check_linux(linux: &Linux, neighbours: &Neighbours) -> Result<(), SpecError> {
-    check_namespaces(linux, neighbours)?;
+fn check_linux(linux: &Linux, neighbours: &Neighbours, is_of_pod: bool) -> Result<(), SpecError> {
+    check_namespaces(linux, neighbours, is_of_pod)?;
     devices::check(linux)?;
     if let Some(resources) = linux.resources() {
         resources::check(resources)?;
@@ -332,7 +333,11 @@ fn check_linux(linux: &Linux, neighbours: &Neighbours) -> Result<(), SpecError> 
     Ok(())
 }
 
-fn check_namespaces(linux: &Linux, neighbours: &Neighbours) -> Result<(), SpecError> {
+fn check_namespaces(
+    linux: &Linux,
+    neighbours: &Neighbours,
+    is_of_pod: bool,
+) -> Result<(), SpecError> {
     use LinuxNamespaceType::{Ipc, Mount, Network, Pid, User, Uts};
     let namespaces = linux.namespaces().as_deref().unwrap_or_default();
     let mut seen = HashSet::new();
@@ -358,6 +363,8 @@ fn check_namespaces(linux: &Linux, neighbours: &Neighbours) -> Result<(), SpecEr
         if kind != Network
             && let Some(path) = namespace.path()
             && !can_share(kind, neighbours.owner(kind, path))
+            // Outside of a pod nobody could be found who shares it.
+            && !(is_of_pod && Pinned::at(kind, path).is_some_and(|pinned| pinned.is_empty(kind)))
         {
             return Err(unsupported(
                 format!("joining the {kind} namespace {}", path.display()),

@@ -1,8 +1,9 @@
 //! Namespaces that containers of one sandbox share.
 //!
 //! An engine names them by a process that is in them, `/proc/PID/ns/ipc`. The processes that engines know are those that
-//! stand for containers on the host; the namespaces are the guest's.
+//! stand for containers on the host; the namespaces are the guest's. Or it names one that it has [pinned](super::pinned).
 
+use std::collections::HashMap;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -10,6 +11,7 @@ use std::path::{Path, PathBuf};
 use oci_spec::runtime::{LinuxNamespaceType, Spec};
 
 use crate::id::{ContainerId, IdError};
+use crate::spec::pinned::Pinned;
 
 /// Annotations that put a container into a sandbox: its type, the word for one that joins, and the sandbox's name.
 const GROUPING: [(&str, &str, &str); 2] = [
@@ -27,6 +29,9 @@ const GROUPING: [(&str, &str, &str); 2] = [
     ),
 ];
 
+/// The word for what a pod begins with.
+const SANDBOX: &str = "sandbox";
+
 /// What the guest's agent replaces by a process of that container.
 pub(super) const OF_CONTAINER: &str = "container:";
 
@@ -35,15 +40,26 @@ pub(super) const OF_CONTAINER: &str = "container:";
 /// # Errors
 /// When the annotation is no name.
 pub fn sandbox_of(spec: &Spec) -> Result<Option<ContainerId>, IdError> {
-    let Some(annotations) = spec.annotations() else {
-        return Ok(None);
-    };
+    let name = spec.annotations().as_ref().and_then(sandbox_named);
+    name.map(ContainerId::new).transpose()
+}
+
+/// The sandbox's name in a container's annotations.
+pub(crate) fn sandbox_named(annotations: &HashMap<String, String>) -> Option<&String> {
     GROUPING
         .iter()
         .find(|(kind, joins, _)| annotations.get(*kind).is_some_and(|kind| kind == joins))
         .and_then(|(_, _, sandbox)| annotations.get(*sandbox))
-        .map(ContainerId::new)
-        .transpose()
+}
+
+/// Whether a container is one of a pod: what that begins with, or one that joins it.
+#[must_use]
+pub fn is_of_pod(spec: &Spec) -> bool {
+    let annotations = spec.annotations().as_ref();
+    GROUPING.iter().any(|(kind, joins, _)| {
+        let kind = annotations.and_then(|annotations| annotations.get(*kind));
+        kind.is_some_and(|kind| kind == SANDBOX || kind == joins)
+    })
 }
 
 /// Who has a namespace.
@@ -59,6 +75,7 @@ pub enum Owner {
 #[derive(Debug, Clone, Default)]
 pub struct Neighbours {
     owners: Vec<(i32, Owner)>,
+    pinned: Vec<(Pinned, Owner)>,
     network: Option<PathBuf>,
     shared_memory: Option<u64>,
     joins: bool,
@@ -70,6 +87,7 @@ impl Neighbours {
     pub fn new(network: Option<PathBuf>) -> Self {
         Self {
             owners: Vec::new(),
+            pinned: Vec::new(),
             network,
             shared_memory: None,
             joins: true,
@@ -79,6 +97,12 @@ impl Neighbours {
     /// A process on the host that stands for this owner.
     pub fn add(&mut self, pid: i32, owner: Owner) {
         self.owners.push((pid, owner));
+    }
+
+    /// What these stand for has this owner.
+    pub fn add_pinned(&mut self, pinned: &[Pinned], owner: &Owner) {
+        let all = pinned.iter().map(|&pinned| (pinned, owner.clone()));
+        self.pinned.extend(all);
     }
 
     /// Says that the engine leaves making the sandbox's `/dev/shm` to it: as many bytes; 0: no limit.
@@ -98,10 +122,16 @@ impl Neighbours {
 
     /// Whose namespace this is.
     pub(super) fn owner(&self, kind: LinuxNamespaceType, path: &Path) -> Option<&Owner> {
-        let pid = process_of(kind, path)?;
-        self.owners
-            .iter()
-            .find(|(process, _)| *process == pid)
+        if let Some(pid) = process_of(kind, path) {
+            let mut owners = self.owners.iter();
+            return owners
+                .find(|(process, _)| *process == pid)
+                .map(|(_, owner)| owner);
+        }
+        let pinned = Pinned::at(kind, path)?;
+        let mut owners = self.pinned.iter();
+        owners
+            .find(|(one, _)| *one == pinned)
             .map(|(_, owner)| owner)
     }
 
@@ -166,8 +196,12 @@ mod tests {
         ] {
             let joins = annotated(&[(kind, "container"), (sandbox, "s1")]);
             assert_eq!(sandbox_of(&joins), id("s1"));
+            assert!(is_of_pod(&joins));
             let own = annotated(&[(kind, "sandbox"), (sandbox, "s1")]);
             assert_eq!(sandbox_of(&own), Ok(None));
+            assert!(is_of_pod(&own));
+            let neither = annotated(&[(kind, "other"), (sandbox, "s1")]);
+            assert!(!is_of_pod(&neither));
             let wrong = annotated(&[(kind, "container"), (sandbox, "../s1")]);
             assert!(sandbox_of(&wrong).is_err());
         }

@@ -9,6 +9,7 @@ use sandbox_share::{Entry, EntryKind};
 use crate::id::ContainerId;
 use crate::spec::check::{SpecError, guest_device, is_bind};
 use crate::spec::namespaces::{Neighbours, OF_CONTAINER, Owner};
+use crate::spec::pinned::Pinned;
 use crate::spec::{apparmor, devices, shm};
 
 /// Where a container's root file system comes from.
@@ -160,16 +161,19 @@ fn in_guest(namespace: &mut LinuxNamespace, neighbours: &Neighbours) -> bool {
     if namespace.typ() == LinuxNamespaceType::Network {
         return false;
     }
-    let owner = namespace
-        .path()
-        .as_deref()
-        .and_then(|path| neighbours.owner(namespace.typ(), path));
-    match owner {
+    let Some(path) = namespace.path().clone() else {
+        return true;
+    };
+    match neighbours.owner(namespace.typ(), &path) {
         Some(Owner::Sandbox) => return false,
         Some(Owner::Container(id)) => {
             namespace.set_path(Some(format!("{OF_CONTAINER}{id}").into()));
         }
-        // Its own; what the check has refused is refused by the guest too.
+        // The first that names it brings it.
+        None if Pinned::at(namespace.typ(), &path).is_some() => {
+            namespace.set_path(None);
+        }
+        // What the check has refused is refused by the guest too.
         None => {}
     }
     true

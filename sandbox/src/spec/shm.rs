@@ -13,6 +13,7 @@ use rustix::fs::statfs;
 
 use crate::id::ContainerId;
 use crate::spec::namespaces::{Neighbours, Owner};
+use crate::spec::pinned::Pinned;
 
 /// Where a container looks for it.
 const PLACE: &str = "/dev/shm";
@@ -39,6 +40,8 @@ pub(super) fn source(
         .find(|namespace| namespace.typ() == LinuxNamespaceType::Ipc)?;
     let owner = match ipc.path() {
         None => id.as_str(),
+        // The pod's, whoever of it brings what the namespace stands for.
+        Some(path) if Pinned::at(LinuxNamespaceType::Ipc, path).is_some() => "",
         Some(path) => match neighbours.owner(LinuxNamespaceType::Ipc, path)? {
             Owner::Container(id) => id.as_str(),
             Owner::Sandbox => "",

@@ -1,5 +1,6 @@
 //! The sandbox behind the tasks of a shim.
 
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
@@ -56,6 +57,7 @@ impl Machine {
             network,
         } = order;
         let size = options.size;
+        let name = options.name.clone();
         let record = Record::read(bundle);
         let cgroups = sandbox::cgroup::folders(spec).map_err(unaccounted)?;
         let record = Record { cgroups, ..record };
@@ -95,7 +97,7 @@ impl Machine {
         };
         oom_score::begin(spec, machine.sandbox.processes().iter().copied());
         if machine.sandbox.wants_template() {
-            order_template(config, size);
+            order_template((config, size), (&name, bundle));
         }
         Ok(machine)
     }
@@ -120,8 +122,8 @@ impl Machine {
     }
 }
 
-/// Has the template made that was missed, for the next one.
-fn order_template(config: &Config, size: Size) {
+/// Has the template made that was missed, for the next one. The maker logs as this container's shim.
+fn order_template((config, size): (&Config, Size), (id, bundle): (&str, &Path)) {
     let order = template::Order {
         config: config.clone(),
         memory: size.memory,
@@ -129,7 +131,14 @@ fn order_template(config: &Config, size: Size) {
         // This process only visits a container's groups.
         accounted: false,
     };
-    match template::start("containerd-shim", [TEMPLATE_MAKER], &order) {
+    let words = [
+        "-id".as_ref(),
+        OsStr::new(id),
+        "-bundle".as_ref(),
+        bundle.as_os_str(),
+        TEMPLATE_MAKER.as_ref(),
+    ];
+    match template::start("containerd-shim", words, &order) {
         // Reaped, if we are still there then.
         Ok(mut maker) => drop(tokio::task::spawn_blocking(move || maker.wait())),
         Err(error) => tracing::warn!(%error, "cannot have a template made"),

@@ -44,6 +44,7 @@ impl Pod {
             Owner::Sandbox
         };
         let mut neighbours = Neighbours::new(spec::network_path(&self.spec));
+        neighbours.add_pinned(&spec::pinned(&self.spec), &owner);
         neighbours.add(self.machine.pid.cast_signed(), owner);
         if self.files.is_some() {
             neighbours.make_shared_memory(SHARED_MEMORY);

@@ -352,7 +352,24 @@ fn a_missed_template_is_made_for_the_next_machine() {
                 .log()
                 .contains("starting a guest from a template")
         };
-        let mut seen = vec![run("a")];
+        let mut seen = vec![];
+        // One that cannot be made is told of.
+        let draft = templates.join("draft");
+        fs::create_dir_all(&draft).expect("a folder");
+        fs::set_permissions(&templates, fs::Permissions::from_mode(0o700)).expect("its mode");
+        let image = &containerd.busybox;
+        containerd.ok(&["run", "--detach", "--null-io", image, "l", "sleep", "1000"]);
+        if containerd.runtime == Runtime::Shim {
+            let told = wait_until(LIMIT, || {
+                let log = containerd.log();
+                let mut lines = log.lines();
+                lines.any(|line| line.contains("no template was made") && line.contains("id=l "))
+            });
+            assert!(told, "{}", containerd.log());
+        }
+        remove(containerd, "l");
+        fs::remove_dir(&draft).expect("it is empty");
+        seen.push(run("a"));
         if containerd.runtime == Runtime::Shim {
             assert!(!copied(), "{}", containerd.log());
             let made = wait_until(LIMIT, || {
