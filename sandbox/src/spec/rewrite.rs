@@ -148,6 +148,14 @@ pub fn rewrite_with(
             own.set_typ(LinuxNamespaceType::Cgroup);
             namespaces.push(own);
         }
+        if !namespaces
+            .iter()
+            .any(|namespace| namespace.typ() == LinuxNamespaceType::Uts)
+        {
+            // The pod's name, which the guest has.
+            spec.set_hostname(None);
+            spec.set_domainname(None);
+        }
         linux.set_namespaces(Some(namespaces));
         linux.set_cgroups_path(Some(Path::new("/").join(share)));
         devices::keep_guests(&mut linux);

@@ -17,43 +17,48 @@ use crate::runtime::{Kind, has};
 const LIMIT: Duration = Duration::from_secs(180);
 
 /// The pod's name for itself.
-const HOSTNAME: &str = "pod-of-crio";
+pub const HOSTNAME: &str = "pod-of-crio";
 
-/// What the engine has made of a pod before its first container.
-struct Pod {
-    kind: Kind,
-    program: PathBuf,
-    root: PathBuf,
+/// Mounts in its folder.
+const PINNED: [&str; 3] = ["ipc", "uts", "shm"];
+
+/// A container that runs until it is killed.
+pub const WAITS: [&str; 2] = ["sleep", "100000"];
+
+/// One that serves a page on its loopback.
+pub const SERVES: [&str; 3] = [
+    "sh",
+    "-c",
+    "mkdir -p /www; echo served > /www/index.html; exec httpd -f -p 127.0.0.1:8080 -h /www",
+];
+
+/// What the engine has made for a pod before its first container.
+pub struct Made {
     folder: PathBuf,
+    /// Part of the names of its containers: runc's control groups are the machine's.
+    name: String,
     network: PathBuf,
-    cofferdam: Cofferdam,
     _namespaces: Namespaces,
 }
 
-impl Pod {
-    fn new(kind: Kind) -> Option<Self> {
-        let cofferdam = Cofferdam::new()?;
+impl Made {
+    /// Makes it in the test's folder.
+    pub fn new(cofferdam: &Cofferdam) -> Self {
         let folder = cofferdam.folder().join("pod");
         fs::create_dir(&folder).expect("a folder");
-        let root = match kind {
-            Kind::Runc => folder.join("runc"),
-            Kind::Cofferdam => cofferdam.root(),
-        };
         let namespaces = Namespaces::new(&["pod"]);
-        let pod = Self {
-            kind,
-            program: kind.program(&cofferdam, Some(&root)),
-            root,
+        let name = cofferdam.folder().file_name().expect("a name");
+        let made = Self {
+            name: name.to_string_lossy().into_owned(),
             network: namespaces.path("pod"),
             folder,
-            cofferdam,
             _namespaces: namespaces,
         };
-        pod.pin();
-        let shm = pod.folder.join("shm");
+        made.pin();
+        let shm = made.folder.join("shm");
         fs::create_dir(&shm).expect("a folder");
         mount("shm", &shm, "tmpfs", MountFlags::empty(), Some(c"size=8m")).expect("shared memory");
-        Some(pod)
+        made
     }
 
     /// As its program `pinns` does: nobody is in them afterwards.
@@ -68,16 +73,27 @@ impl Pod {
         assert_eq!(done.code, 0, "{done:?}");
     }
 
-    /// A bundle of the pod's, whose namespaces are the pinned ones; `joins`: it is not the sandbox.
-    fn bundle(&self, name: &str, joins: bool, args: &[&str], change: impl FnOnce(&mut Value)) {
-        let folder = self.folder.join(name);
+    /// The whole name of a container.
+    pub fn id(&self, name: &str) -> String {
+        format!("{}-{name}", self.name)
+    }
+
+    /// Where a container's bundle is.
+    pub fn bundle(&self, name: &str) -> PathBuf {
+        self.folder.join(name)
+    }
+
+    /// Writes a bundle whose namespaces are the pinned ones; all but `sandbox` join that.
+    pub fn write(&self, name: &str, args: &[&str], change: impl FnOnce(&mut Value)) {
+        let folder = self.bundle(name);
         let rootfs = folder.join("rootfs");
         fs::create_dir_all(&rootfs).expect("a folder");
         let archive = image("busybox.rootfs.tar").unwrap_or_else(|reason| panic!("{reason}"));
         let mut tar = Command::new("tar");
         let done = finish(tar.arg("-xf").arg(archive).arg("-C").arg(&rootfs), LIMIT);
         assert_eq!(done.code, 0, "{done:?}");
-        let pinned = |kind: &str| json!({ "type": kind, "path": self.folder.join(kind).display().to_string() });
+        let pinned =
+            |kind: &str| json!({ "type": kind, "path": self.bundle(kind).display().to_string() });
         let mount = |destination: &str, kind: &str| json!({ "destination": destination, "type": kind, "source": kind });
         let mut config = json!({
             "ociVersion": "1.0.2",
@@ -87,19 +103,19 @@ impl Pod {
                 "cwd": "/",
                 "user": { "uid": 0, "gid": 0 },
             },
-            "root": { "path": "rootfs" },
+            "root": { "path": rootfs },
             "hostname": HOSTNAME,
             "annotations": {
-                "io.kubernetes.cri-o.ContainerType": if joins { "container" } else { "sandbox" },
+                "io.kubernetes.cri-o.ContainerType": if name == "sandbox" { name } else { "container" },
                 "io.kubernetes.cri-o.SandboxID": self.id("sandbox"),
             },
             "mounts": [
                 mount("/proc", "proc"),
                 mount("/dev", "tmpfs"),
-                { "destination": "/dev/shm", "type": "bind", "source": self.folder.join("shm"), "options": ["rw", "bind"] },
+                { "destination": "/dev/shm", "type": "bind", "source": self.bundle("shm"), "options": ["rw", "bind"] },
             ],
             "linux": {
-                "cgroupsPath": format!("/{}/{name}", self.id("cgroup")),
+                "cgroupsPath": format!("/{}/{name}", self.name),
                 "namespaces": [
                     { "type": "pid" }, { "type": "mount" }, pinned("ipc"), pinned("uts"),
                     { "type": "network", "path": self.network.display().to_string() },
@@ -110,10 +126,61 @@ impl Pod {
         fs::write(folder.join("config.json"), config.to_string()).expect("a configuration");
     }
 
-    /// Names of containers are the machine's for runc's control groups.
-    fn id(&self, name: &str) -> String {
-        let folder = self.cofferdam.folder().file_name().expect("a name");
-        format!("{}-{name}", folder.to_string_lossy())
+    /// What answers at a port of the pod's network namespace on the host, where CRI-O and containerd look for it.
+    pub fn forwarded(&self, port: u16) -> String {
+        harness::inside(&self.network, || {
+            let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+            let mut connection = TcpStream::connect_timeout(&address, LIMIT)?;
+            connection.set_read_timeout(Some(LIMIT))?;
+            connection.write_all(b"GET /index.html HTTP/1.0\r\n\r\n")?;
+            let mut text = String::new();
+            connection.read_to_string(&mut text)?;
+            Ok::<_, std::io::Error>(text)
+        })
+        .unwrap_or_default()
+    }
+
+    /// Removes it, which only works when nobody has it any more.
+    pub fn end(&self) {
+        for file in PINNED {
+            unmount(self.bundle(file), UnmountFlags::empty()).expect("nobody has it");
+        }
+    }
+}
+
+impl Drop for Made {
+    fn drop(&mut self) {
+        for file in PINNED {
+            // Nothing is left of one that has ended well.
+            let _gone = unmount(self.bundle(file), UnmountFlags::DETACH);
+        }
+    }
+}
+
+/// A pod whose containers are made by the OCI command.
+struct Pod {
+    kind: Kind,
+    program: PathBuf,
+    root: PathBuf,
+    made: Made,
+    cofferdam: Cofferdam,
+}
+
+impl Pod {
+    fn new(kind: Kind) -> Option<Self> {
+        let cofferdam = Cofferdam::new()?;
+        let made = Made::new(&cofferdam);
+        let root = match kind {
+            Kind::Runc => made.bundle("runc"),
+            Kind::Cofferdam => cofferdam.root(),
+        };
+        Some(Self {
+            kind,
+            program: kind.program(&cofferdam, Some(&root)),
+            root,
+            made,
+            cofferdam,
+        })
     }
 
     fn call(&self, args: &[&str]) -> Outcome {
@@ -128,11 +195,11 @@ impl Pod {
     }
 
     fn create(&self, name: &str) -> Outcome {
-        let errors = self.folder.join("errors");
+        let errors = self.made.bundle("errors");
         let sink = fs::File::create(&errors).expect("a file");
         let mut command = Command::new(&self.program);
         command.args(["create", "--bundle"]);
-        command.arg(self.folder.join(name)).arg(self.id(name));
+        command.arg(self.made.bundle(name)).arg(self.made.id(name));
         // The container has the command's stdio for as long as it lives.
         command.stdin(Stdio::null()).stdout(Stdio::null());
         let status = command.stderr(sink).status().expect("it starts");
@@ -147,29 +214,15 @@ impl Pod {
     fn run(&self, name: &str) {
         let done = self.create(name);
         assert_eq!(done.code, 0, "{:?} {name}: {done:?}", self.kind);
-        self.ok(&["start", &self.id(name)]);
+        self.ok(&["start", &self.made.id(name)]);
     }
 
     fn sh(&self, name: &str, script: &str) -> String {
-        self.ok(&["exec", &self.id(name), "sh", "-c", script])
+        self.ok(&["exec", &self.made.id(name), "sh", "-c", script])
     }
 
     fn delete(&self, name: &str) {
-        self.ok(&["delete", "--force", &self.id(name)]);
-    }
-
-    /// What answers at a port of the pod's network namespace on the host, where CRI-O and containerd look for it.
-    fn forwarded(&self, port: u16) -> String {
-        harness::inside(&self.network, || {
-            let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
-            let mut connection = TcpStream::connect_timeout(&address, LIMIT)?;
-            connection.set_read_timeout(Some(LIMIT))?;
-            connection.write_all(b"GET /index.html HTTP/1.0\r\n\r\n")?;
-            let mut text = String::new();
-            connection.read_to_string(&mut text)?;
-            Ok::<_, std::io::Error>(text)
-        })
-        .unwrap_or_default()
+        self.ok(&["delete", "--force", &self.made.id(name)]);
     }
 }
 
@@ -177,9 +230,6 @@ impl Drop for Pod {
     fn drop(&mut self) {
         for id in names(&self.root) {
             let _gone = self.call(&["delete", "--force", &id]);
-        }
-        for file in ["ipc", "uts", "shm"] {
-            let _gone = unmount(self.folder.join(file), UnmountFlags::DETACH);
         }
     }
 }
@@ -191,8 +241,6 @@ fn names(folder: &Path) -> Vec<String> {
         .collect()
 }
 
-const WAITS: [&str; 2] = ["sleep", "100000"];
-
 /// Runs a case with runc and with ours; what it answers has to be equal.
 fn both<T: PartialEq + std::fmt::Debug>(case: impl Fn(&Pod) -> T) {
     if !has(&["runc", "unshare"]) {
@@ -202,9 +250,7 @@ fn both<T: PartialEq + std::fmt::Debug>(case: impl Fn(&Pod) -> T) {
     for kind in Kind::BOTH {
         let Some(pod) = Pod::new(kind) else { return };
         seen.push(case(&pod));
-        for file in ["ipc", "uts", "shm"] {
-            unmount(pod.folder.join(file), UnmountFlags::empty()).expect("nobody has it");
-        }
+        pod.made.end();
         assert_eq!(names(&pod.root), Vec::<String>::new(), "{kind:?}");
         pod.cofferdam.assert_nothing_left();
     }
@@ -214,11 +260,8 @@ fn both<T: PartialEq + std::fmt::Debug>(case: impl Fn(&Pod) -> T) {
 #[test]
 fn containers_share_what_the_engine_has_pinned() {
     both(|pod| {
-        pod.bundle("sandbox", false, &WAITS, |_| {});
-        for name in ["one", "two"] {
-            pod.bundle(name, true, &WAITS, |_| {});
-        }
         for name in ["sandbox", "one", "two"] {
+            pod.made.write(name, &WAITS, |_| {});
             pod.run(name);
         }
         let link = |name: &str, kind: &str| pod.sh(name, &format!("readlink /proc/self/ns/{kind}"));
@@ -253,15 +296,13 @@ fn containers_share_what_the_engine_has_pinned() {
 #[test]
 fn a_port_of_a_pod_is_forwarded() {
     both(|pod| {
-        pod.bundle("sandbox", false, &WAITS, |_| {});
-        let serves =
-            "mkdir /www; echo served > /www/index.html; exec httpd -f -p 127.0.0.1:8080 -h /www";
-        pod.bundle("one", true, &["sh", "-c", serves], |_| {});
-        let answers = || wait_until(LIMIT, || pod.forwarded(8080).ends_with("served\n"));
+        pod.made.write("sandbox", &WAITS, |_| {});
+        pod.made.write("one", &SERVES, |_| {});
+        let answers = || wait_until(LIMIT, || pod.made.forwarded(8080).ends_with("served\n"));
         pod.run("sandbox");
-        let mut seen = vec![!pod.forwarded(8080).is_empty()];
+        let mut seen = vec![!pod.made.forwarded(8080).is_empty()];
         pod.run("one");
-        seen.extend([answers(), pod.forwarded(8081).is_empty()]);
+        seen.extend([answers(), pod.made.forwarded(8081).is_empty()]);
         pod.delete("sandbox");
         seen.push(answers());
         pod.delete("one");
@@ -276,14 +317,14 @@ fn a_port_of_a_pod_is_forwarded() {
 #[test]
 fn namespaces_of_others_are_not_had() {
     both(|pod| {
-        pod.bundle("sandbox", false, &WAITS, |_| {});
+        pod.made.write("sandbox", &WAITS, |_| {});
         if pod.kind == Kind::Runc {
             // It joins whatever it can.
             pod.run("sandbox");
             return pod.delete("sandbox");
         }
         let refused = |change: &dyn Fn(&mut Value)| {
-            pod.bundle("sandbox", false, &WAITS, change);
+            pod.made.write("sandbox", &WAITS, change);
             let done = pod.create("sandbox");
             assert!(
                 done.code != 0 && done.stderr.contains("joining the ipc namespace"),
@@ -303,19 +344,19 @@ fn namespaces_of_others_are_not_had() {
             )
         });
         // A namespace of another kind, a file, a link to a process's, and the host's own, pinned.
-        refused(&|config| of_ipc(config, &pod.folder.join("uts")));
-        refused(&|config| of_ipc(config, &pod.folder.join("sandbox/config.json")));
-        let link = pod.folder.join("link");
+        refused(&|config| of_ipc(config, &pod.made.bundle("uts")));
+        refused(&|config| of_ipc(config, &pod.made.bundle("sandbox/config.json")));
+        let link = pod.made.bundle("link");
         std::os::unix::fs::symlink("/proc/self/ns/ipc", &link).expect("a link");
         refused(&|config| of_ipc(config, &link));
-        let hosts = pod.folder.join("hosts");
+        let hosts = pod.made.bundle("hosts");
         fs::write(&hosts, "").expect("a file");
         rustix::mount::mount_bind("/proc/self/ns/ipc", &hosts).expect("a bound namespace");
         refused(&|config| of_ipc(config, &hosts));
         unmount(&hosts, UnmountFlags::empty()).expect("nobody has it");
         // Somebody is in it: another runtime's container, for all that we know.
         let mut inside = Command::new("nsenter")
-            .arg(format!("--ipc={}", pod.folder.join("ipc").display()))
+            .arg(format!("--ipc={}", pod.made.bundle("ipc").display()))
             .args(["sleep", "1000"])
             .spawn()
             .expect("nsenter starts");
@@ -327,7 +368,7 @@ fn namespaces_of_others_are_not_had() {
         let (_killed, _reaped) = (inside.kill(), inside.wait());
         assert!(is_in);
         // And without it, it can be had.
-        pod.bundle("sandbox", false, &WAITS, |_| {});
+        pod.made.write("sandbox", &WAITS, |_| {});
         pod.run("sandbox");
         pod.delete("sandbox");
     });

@@ -154,6 +154,11 @@ impl Containerd {
         let _reaped = daemon.wait();
     }
 
+    /// The installation that the runtimes are of.
+    pub fn installation(&self) -> &Cofferdam {
+        &self.cofferdam
+    }
+
     /// The folder of this test.
     pub fn folder(&self) -> &Path {
         self.cofferdam.folder()

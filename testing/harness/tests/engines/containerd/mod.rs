@@ -4,6 +4,7 @@ mod accounting;
 mod calls;
 mod cases;
 mod client;
+mod crio;
 mod engine;
 mod faults;
 mod network;
