@@ -5,6 +5,7 @@ mod changes;
 mod connection;
 mod frames;
 mod killed;
+mod kinds;
 mod late;
 mod limits;
 mod names;
