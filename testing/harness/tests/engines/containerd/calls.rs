@@ -13,22 +13,22 @@ use containerd_shim_protos::ttrpc::Code;
 use super::client::Task;
 use super::engine::{Containerd, Runtime, shims};
 
-const ID: &str = "c";
+pub(super) const ID: &str = "c";
 
-fn request<M: Message>(fill: impl FnOnce(&mut M)) -> M {
+pub(super) fn request<M: Message>(fill: impl FnOnce(&mut M)) -> M {
     let mut message = M::new();
     fill(&mut message);
     message
 }
 
-fn delete(id: &str, exec: &str) -> DeleteRequest {
+pub(super) fn delete(id: &str, exec: &str) -> DeleteRequest {
     request(|message: &mut DeleteRequest| {
         id.clone_into(&mut message.id);
         exec.clone_into(&mut message.exec_id);
     })
 }
 
-fn kill(exec: &str, signal: u32) -> KillRequest {
+pub(super) fn kill(exec: &str, signal: u32) -> KillRequest {
     request(|message: &mut KillRequest| {
         ID.clone_into(&mut message.id);
         exec.clone_into(&mut message.exec_id);
@@ -36,21 +36,21 @@ fn kill(exec: &str, signal: u32) -> KillRequest {
     })
 }
 
-fn wait(exec: &str) -> WaitRequest {
+pub(super) fn wait(exec: &str) -> WaitRequest {
     request(|message: &mut WaitRequest| {
         ID.clone_into(&mut message.id);
         exec.clone_into(&mut message.exec_id);
     })
 }
 
-fn start(exec: &str) -> StartRequest {
+pub(super) fn start(exec: &str) -> StartRequest {
     request(|message: &mut StartRequest| {
         ID.clone_into(&mut message.id);
         exec.clone_into(&mut message.exec_id);
     })
 }
 
-fn exec(id: &str, script: &str) -> ExecProcessRequest {
+pub(super) fn exec(id: &str, script: &str) -> ExecProcessRequest {
     let process = serde_json::json!({
         "args": ["sh", "-c", script], "cwd": "/", "user": {"uid": 0, "gid": 0}, "env": ["PATH=/bin:/usr/bin"],
     });
@@ -72,7 +72,7 @@ fn state(task: &Task, exec: &str) -> StateResponse {
     task.call("State", &message).expect("a state")
 }
 
-fn running(containerd: &Containerd) -> Task {
+pub(super) fn running(containerd: &Containerd) -> Task {
     containerd.ok(&[
         "run",
         "--detach",
@@ -85,7 +85,7 @@ fn running(containerd: &Containerd) -> Task {
     Task::connect(&containerd.socket(ID))
 }
 
-fn clear_up(containerd: &Containerd) {
+pub(super) fn clear_up(containerd: &Containerd) {
     let _code = containerd.ctr(&["tasks", "delete", "--force", ID]);
     containerd.ok(&["containers", "delete", ID]);
 }

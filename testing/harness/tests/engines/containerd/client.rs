@@ -37,6 +37,14 @@ impl Task {
         }
     }
 
+    /// The code of a call's answer, whatever it is.
+    pub fn code(&self, method: &str, request: &impl Message) -> Code {
+        match self.call::<containerd_shim_protos::api::Empty>(method, request) {
+            Ok(_) => Code::OK,
+            Err(refusal) => refusal.code.enum_value().unwrap_or(Code::UNKNOWN),
+        }
+    }
+
     /// One call that has to be refused; answers its code.
     pub fn refused(&self, method: &str, request: &impl Message) -> Code {
         let answer = self.call::<containerd_shim_protos::api::Empty>(method, request);

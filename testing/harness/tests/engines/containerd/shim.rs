@@ -8,13 +8,13 @@ use std::process::Stdio;
 use std::sync::mpsc;
 use std::time::Duration;
 
-use harness::{patient, wait_until};
+use harness::wait_until;
 
 use super::engine::{Containerd, Runtime, shims};
 
 const LIMIT: Duration = Duration::from_secs(180);
 
-fn remove(containerd: &Containerd, task: &str) {
+pub(super) fn remove(containerd: &Containerd, task: &str) {
     containerd.ok(&["tasks", "kill", "--signal", "KILL", task]);
     containerd.expect_status(task, "STOPPED");
     let _code_of_the_task = containerd.ctr(&["tasks", "delete", task]);
@@ -262,75 +262,6 @@ fn attaching_again_shows_what_comes() {
             assert_eq!(containerd.status("t").as_deref(), Some("RUNNING"));
         }
         remove(containerd, "t");
-    });
-}
-
-#[test]
-fn what_cannot_run_is_refused_and_leaves_nothing() {
-    shims(|containerd| {
-        let image = &containerd.busybox;
-        let broken = "type=bind,src=/nonexistent/volume,dst=/v,options=rbind:ro";
-        for (args, named) in [
-            (
-                &["run", "--rm", image, "w", "/nonexistent/command"][..],
-                "/nonexistent/command",
-            ),
-            (
-                &["run", "--rm", image, "w", "nosuchcommand"],
-                "nosuchcommand",
-            ),
-            (
-                &[
-                    "run",
-                    "--rm",
-                    "--rootfs",
-                    "/nonexistent/rootfs",
-                    "w",
-                    "true",
-                ],
-                "/nonexistent/rootfs",
-            ),
-            (
-                &["run", "--rm", "--mount", broken, image, "w", "true"],
-                "/nonexistent/volume",
-            ),
-        ] {
-            let done = containerd.ctr(args);
-            assert_ne!(done.code, 0, "{args:?}: {done:?}");
-            assert!(done.stderr.contains(named), "{args:?}: {done:?}");
-            assert!(done.elapsed < patient(Duration::from_secs(60)), "{done:?}");
-            let _already = containerd.ctr(&["containers", "delete", "w"]);
-        }
-    });
-}
-
-#[test]
-fn a_reader_that_does_not_read_holds_nothing_up() {
-    shims(|containerd| {
-        let script = "while :; do echo much; done";
-        containerd.ok(&[
-            "run",
-            "--detach",
-            &containerd.busybox,
-            "w",
-            "sh",
-            "-c",
-            script,
-        ]);
-        for _ in 0..3 {
-            let done = containerd.ctr(&["tasks", "exec", "--exec-id", "x", "w", "echo", "hello"]);
-            assert_eq!(
-                (done.code, done.stdout.as_str()),
-                (0, "hello\n"),
-                "{done:?}"
-            );
-        }
-        assert!(
-            containerd
-                .ok(&["tasks", "metrics", "w"])
-                .contains("pids.current")
-        );
-        remove(containerd, "w");
     });
 }
 
