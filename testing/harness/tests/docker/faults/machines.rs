@@ -69,7 +69,7 @@ pub fn processes_of_a_machine_die(release: &Release) {
     daemon.leaves_nothing().expect("nothing left");
 }
 
-/// An error, within the time that a machine takes to start, and nothing half made.
+/// An error within two seconds, and nothing half made.
 pub fn what_cannot_start_is_told_soon(release: &Release) {
     let Some(daemon) = daemon(release) else {
         return;
@@ -94,12 +94,20 @@ pub fn what_cannot_start_is_told_soon(release: &Release) {
                 "nobody-of-that-name",
             ),
         ] {
-            let done = docker.run(&[&["run", "--rm"], options, &["busybox", command]].concat());
-            assert!((125..=127).contains(&done.code), "{done:?}");
-            assert!(done.stderr.contains(words), "{words}: {done:?}");
-            // Generous: the machine that this runs on may be busy with others.
-            assert!(done.elapsed < patient(Duration::from_secs(60)), "{done:?}");
-            assert_eq!(docker.containers(), Vec::<String>::new());
+            // The machine that this runs on may be busy with others: then some other time.
+            let limit = patient(Duration::from_secs(2));
+            let mut times = Vec::new();
+            while times.last().is_none_or(|time| *time >= limit) {
+                assert!(
+                    times.len() < 10,
+                    "{words}: never within {limit:?}: {times:?}"
+                );
+                let done = docker.run(&[&["run", "--rm"], options, &["busybox", command]].concat());
+                assert!((125..=127).contains(&done.code), "{done:?}");
+                assert!(done.stderr.contains(words), "{words}: {done:?}");
+                assert_eq!(docker.containers(), Vec::<String>::new());
+                times.push(done.elapsed);
+            }
         }
         docker.leaves_nothing();
     }

@@ -115,6 +115,8 @@ fn codes_are_those_of_the_shim_for_runc() {
             // Where that has none, ours may know better.
             let is_as_good = match theirs {
                 Code::UNKNOWN => ours != Code::OK,
+                // They were the guest's, which has ended.
+                Code::OK if what == "its statistics" => ours == Code::UNAVAILABLE,
                 known => ours == known,
             };
             assert!(is_as_good, "{what}: {ours:?}\n{reference:#?}\n{seen:#?}");

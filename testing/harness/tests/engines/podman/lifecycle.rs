@@ -43,6 +43,27 @@ fn kill_ends_it_with_137() {
 }
 
 #[test]
+fn restart_ends_it_and_begins_it_again() {
+    both(|podman| {
+        podman.ok(&["run", "-d", "--name", "c", "busybox", "sh", "-c", OBEDIENT]);
+        podman.expect_log("c", "ready");
+        podman.ok(&["exec", "c", "touch", "/kept"]);
+        podman.ok(&["restart", "--time", "100", "c"]);
+        let twice = wait_until(Duration::from_secs(60), || {
+            podman.ok(&["logs", "c"]).matches("ready").count() == 2
+        });
+        let seen = (
+            twice,
+            podman.ok(&["logs", "c"]),
+            podman.inspect("c", ".State.Status"),
+            podman.ok(&["exec", "c", "ls", "/kept"]),
+        );
+        podman.ok(&["rm", "--force", "--time", "0", "c"]);
+        seen
+    });
+}
+
+#[test]
 fn a_stopped_container_starts_again_with_what_it_wrote() {
     both(|podman| {
         podman.ok(&[
