@@ -28,6 +28,8 @@ pub use boot_time::{BootPart, BootTime, PartTime};
 pub use error::{SandboxError, chain};
 pub use hooks::{HookError, run as run_hooks};
 pub use id::{ContainerId, IdError};
-pub use sandbox::{Container, Event, Lifecycle, Process, Sandbox, SandboxOptions, WrongState};
+pub use sandbox::{
+    Container, Event, HostGroups, Lifecycle, Process, Sandbox, SandboxOptions, WrongState,
+};
 /// Networks on the host: namespaces, and what connects a sandbox to one.
 pub use sandbox_network as network;

@@ -75,8 +75,9 @@ const SUITES: [Suite; 5] = [
     Suite::new("vmm-net", "vhost"),
 ];
 
-/// A quick case of each engine, which shows that it has machines on KVM: podman, containerd by `ctr`, Docker, CRI.
-const QUICK: [Suite; 3] = [
+/// A quick case of each engine, which shows that it has machines on KVM: podman, containerd by `ctr`, Docker, CRI; and one
+/// without, which shows the control groups of our VMM, of version 2 in a test host.
+const QUICK: [Suite; 4] = [
     Suite::of_engines("harness", "engines").only(&[
         "--exact",
         "podman::lifecycle::kill_ends_it_with_137",
@@ -85,6 +86,11 @@ const QUICK: [Suite; 3] = [
     Suite::of_engines("harness", "docker").only(&["--exact", "debian::network::published_ports"]),
     // On runc it runs wherever the tests of the workspace do.
     Suite::of_engines("cri", "cri").only(&["--exact", "debian::cofferdam::pods::init_then_main"]),
+    Suite::new("harness", "faults").with(&[
+        "--exact",
+        "machine_cgroup::a_machine_has_groups_of_its_own_which_go_whoever_was_killed",
+        "machine_cgroup::a_host_whose_groups_cannot_be_made_is_an_error",
+    ]),
 ];
 
 /// Those that take long where virtualization is emulated: QEMU with KVM, and all that people and networks do on our own

@@ -47,6 +47,9 @@ pub struct VmConfig {
     /// The network namespace that the VMM process is in; without it, one of its own. Nothing but the process is there:
     /// its taps may be anywhere. Needs [`Privileges::Drop`].
     pub network: Option<OwnedFd>,
+    /// The control groups that the VMM process is in from its beginning, instead of the caller's: their `cgroup.procs`, open
+    /// for writing.
+    pub groups: Vec<OwnedFd>,
     /// Who the VMM process runs as.
     pub privileges: Privileges,
 }

@@ -132,6 +132,7 @@ fn start(prepared: Prepared) -> io::Result<(Vmm<Control>, Request, Descriptors, 
         stderr: Some(stderr_end.into_blocking_fd()?),
         inherited: vec![control_end],
         network: config.network,
+        groups: config.groups,
         confinement,
     }
     .spawn()?;

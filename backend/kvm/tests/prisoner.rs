@@ -113,6 +113,7 @@ impl Prisoner {
             stderr: Some(stderr.into_blocking_fd().expect("a descriptor")),
             inherited: vec![control],
             network: None,
+            groups: Vec::new(),
             confinement: backend_kvm::confinement(VMM_USER),
         }
         .spawn()

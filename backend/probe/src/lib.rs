@@ -148,6 +148,7 @@ impl Probe {
             images: Vec::new(),
             spare_devices: SpareDevices::default(),
             network: None,
+            groups: Vec::new(),
             privileges: self.privileges,
         };
         let unusable = |reason| Ok(ProbeOutcome::Unusable { reason });

@@ -33,6 +33,8 @@ pub struct Program {
     pub inherited: Vec<OwnedFd>,
     /// The network namespace that it is in, instead of one of its own; refused without [`Confinement::namespaces`].
     pub network: Option<OwnedFd>,
+    /// The control groups that it is in from its beginning, instead of the caller's: their `cgroup.procs`, open for writing.
+    pub groups: Vec<OwnedFd>,
     /// What it may not do.
     pub confinement: Confinement,
 }
@@ -83,6 +85,7 @@ impl Program {
             parent,
             inherited: self.inherited.iter().map(AsRawFd::as_raw_fd).collect(),
             network: self.network.as_ref().map(AsRawFd::as_raw_fd),
+            control_groups: self.groups.iter().map(AsRawFd::as_raw_fd).collect(),
             groups: self
                 .confinement
                 .identity
@@ -102,7 +105,7 @@ impl Program {
         let pids = alone.then(PidNamespace::for_children).transpose()?;
         let mut child = command.spawn()?;
         let left = pids.map_or(Ok(()), PidNamespace::leave);
-        drop((self.inherited, self.network));
+        drop((self.inherited, self.network, self.groups));
         let pid = Pid::from_raw(child.id().cast_signed()).ok_or(io::ErrorKind::InvalidData)?;
         // `std::process::Child` neither kills nor reaps when dropped: from here on the pidfd does.
         left.and_then(|()| Child::adopt(pid)).inspect_err(|_| {

@@ -10,7 +10,7 @@ use std::os::fd::{BorrowedFd, OwnedFd, RawFd};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, chownat, makedev, mknodat, openat};
-use rustix::io::{Errno, FdFlags, fcntl_setfd};
+use rustix::io::{Errno, FdFlags, fcntl_setfd, write};
 use rustix::mount::{MountFlags, mount};
 use rustix::process::{
     Pid, Resource, Rlimit, Signal, getppid, getrlimit, set_parent_process_death_signal, setrlimit,
@@ -53,6 +53,7 @@ pub(crate) struct Steps {
     pub parent: Parent,
     pub inherited: Vec<RawFd>,
     pub network: Option<RawFd>,
+    pub control_groups: Vec<RawFd>,
     pub groups: Vec<Gid>,
     pub confinement: Confinement,
     /// What to become, if not what std does next.
@@ -62,6 +63,11 @@ pub(crate) struct Steps {
 impl Steps {
     pub fn enter(&self) -> rustix::io::Result<()> {
         setsid()?;
+        // First of all: what it is from here on is accounted and limited there. 0 is whoever writes.
+        for &fd in &self.control_groups {
+            // SAFETY: the descriptor was open when the process forked.
+            write(unsafe { BorrowedFd::borrow_raw(fd) }, b"0")?;
+        }
         // Close on exec, not now: std reports a failed exec through a descriptor of its own.
         close_all_on_exec()?;
         for &fd in &self.inherited {

@@ -24,6 +24,7 @@ fn program(path: &str, script: &str) -> Program {
         stderr: None,
         inherited: Vec::new(),
         network: None,
+        groups: Vec::new(),
         confinement: Confinement {
             identity: Some(Identity {
                 uid: 64_125,

@@ -17,6 +17,7 @@ fn shell(script: &str) -> Program {
         stderr: None,
         inherited: Vec::new(),
         network: None,
+        groups: Vec::new(),
         confinement: Confinement::default(),
     }
 }

@@ -172,6 +172,7 @@ fn start(prepared: Prepared) -> io::Result<(Vmm<Monitor>, UnixStream, Option<Res
         stderr: Some(stderr_end.into_blocking_fd()?),
         inherited,
         network: config.network,
+        groups: config.groups,
         confinement,
     }
     .spawn()?;

@@ -76,8 +76,13 @@ impl ShareEditor {
     }
 
     async fn run(&self, launch: &Launch) -> Result<Answer, ShareError> {
-        let mut process =
-            Process::spawn(&self.program, self.deadline, launch, self.server.as_fd())?;
+        let mut process = Process::spawn(
+            &self.program,
+            Vec::new(),
+            self.deadline,
+            launch,
+            self.server.as_fd(),
+        )?;
         let answer = process.answer().await?;
         process.wait().await?;
         Ok(answer)

@@ -2,7 +2,7 @@
 
 use std::io::{self, IoSlice};
 use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -31,9 +31,10 @@ pub(crate) struct Process {
 }
 
 impl Process {
-    /// Starts it and tells it what to do.
+    /// Starts it, in these control groups if there are any, and tells it what to do.
     pub(crate) fn spawn(
         program: &Path,
+        groups: Vec<OwnedFd>,
         deadline: Duration,
         launch: &Launch,
         descriptor: BorrowedFd<'_>,
@@ -58,6 +59,7 @@ impl Process {
             stderr: Some(stderr_end),
             inherited: Vec::new(),
             network: None,
+            groups,
             confinement: Confinement::default(),
         }
         .spawn()

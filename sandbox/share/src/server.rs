@@ -21,7 +21,7 @@ use crate::{Entry, Launch, ShareEditor, ShareError};
 const THREADS: usize = 2;
 
 /// What a share server is started with.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct ShareConfig {
     /// The `cofferdam-fs` program.
     pub program: PathBuf,
@@ -29,6 +29,9 @@ pub struct ShareConfig {
     pub entries: Vec<Entry>,
     /// How long laying out the entries may take.
     pub deadline: Duration,
+    /// The control groups that the server is in from its beginning, instead of the caller's: their `cgroup.procs`, open for
+    /// writing.
+    pub groups: Vec<OwnedFd>,
 }
 
 /// A share server. Dropping it kills and reaps the process, and with it goes every mount of the share.
@@ -62,7 +65,13 @@ impl ShareServer {
             entries: config.entries,
             threads: THREADS,
         };
-        let process = Process::spawn(&config.program, config.deadline, &launch, listener.as_fd())?;
+        let process = Process::spawn(
+            &config.program,
+            config.groups,
+            config.deadline,
+            &launch,
+            listener.as_fd(),
+        )?;
         // Not reaped yet, so that the name is its own; the descriptor stays with it afterwards.
         let folder = openat(
             CWD,

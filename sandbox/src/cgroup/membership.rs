@@ -26,12 +26,6 @@ impl Groups {
         Ok(groups)
     }
 
-    /// Their folders.
-    #[must_use]
-    pub fn folders(&self) -> &[PathBuf] {
-        &self.folders
-    }
-
     /// Takes the calling process into them until the guest is dropped: what it starts meanwhile stays there, and the
     /// memory that it fills meanwhile is accounted there.
     ///

@@ -1,11 +1,14 @@
-//! The control groups on the host that an engine names for a container (`linux.cgroupsPath`).
+//! Control groups on the host.
 //!
 //! Limits are enforced by the guest's kernel, on the container itself. The host's groups are for whoever accounts there:
-//! VMM, file server, driver and proxy are in those of the sandbox's first container, each further container's proxy in
-//! those of its own. So an engine's statistics show what the virtual machine costs the host, its kernel included.
+//! VMM, file server, driver and proxy are in those that the engine names for the sandbox's first container
+//! (`linux.cgroupsPath`), each further container's proxy in those of its own. So an engine's statistics show what the virtual
+//! machine costs the host, its kernel included. Where nobody names any, VMM and file server are in [some of their
+//! own](Own). What a group of ours limits itself is the number of processes, should one of them be taken over.
 
 mod membership;
 mod mounts;
+mod own;
 pub mod want;
 
 use std::fs;
@@ -17,9 +20,14 @@ use oci_spec::runtime::Spec;
 
 pub use membership::{Groups, Visit};
 pub use mounts::{Hierarchies, Version};
+pub use own::{Own, own_folders};
 
 /// How long the kernel may take to let go of processes that have ended, all groups together.
 const PATIENCE: Duration = Duration::from_secs(5);
+
+/// The most processes and threads in a group that we make. The largest machine has less than 200, each container of a pod a
+/// proxy.
+const PROCESSES: u32 = 1024;
 
 /// Why there is no control group.
 #[derive(Debug, thiserror::Error)]
@@ -31,6 +39,17 @@ pub enum CgroupError {
         path: PathBuf,
         /// What is wrong.
         problem: &'static str,
+    },
+    /// There is nothing to make one in.
+    #[error("no control groups are mounted here: mount them, usually at /sys/fs/cgroup")]
+    NotMounted,
+    /// There is no writing where they are.
+    #[error(
+        "control group: {path} cannot be made on a mount that is read-only: mount the host's control groups so that they can be written"
+    )]
+    ReadOnly {
+        /// Which was wanted.
+        path: PathBuf,
     },
     /// The kernel refuses.
     #[error("control group: cannot {action} {path}")]
@@ -58,7 +77,7 @@ fn system(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Cgroup
 /// not root and could make none.
 ///
 /// # Errors
-/// When the spec's path is none, or the table of mounts cannot be read.
+/// When the spec's path is none, or the host shows no control groups.
 pub fn folders(spec: &Spec) -> Result<Vec<PathBuf>, CgroupError> {
     let path = spec
         .linux()
@@ -69,7 +88,7 @@ pub fn folders(spec: &Spec) -> Result<Vec<PathBuf>, CgroupError> {
         return Ok(Vec::new());
     };
     let path = relative(path)?;
-    Ok(Hierarchies::read()?.folders(&path))
+    Ok(Hierarchies::read()?.mounted()?.folders(&path))
 }
 
 /// A spec's path below the roots of hierarchies.
@@ -135,17 +154,50 @@ fn unit(slice: &str, prefix: &str, name: &str) -> Option<PathBuf> {
     Some(path)
 }
 
-/// Makes the groups, as far as they are not there.
+/// Makes the groups, as far as they are not there. Those that it makes take a limited number of processes.
 ///
 /// # Errors
 /// When the kernel refuses.
 pub fn make(folders: &[PathBuf]) -> Result<(), CgroupError> {
     let hierarchies = Hierarchies::read()?;
+    let (mut is_new, mut is_limited) = (false, false);
     for folder in folders {
-        fs::create_dir_all(folder).map_err(system("make", folder))?;
+        let made = make_one(folder).map_err(|error| match error.kind() {
+            ErrorKind::ReadOnlyFilesystem => CgroupError::ReadOnly {
+                path: folder.clone(),
+            },
+            _ => system("make", folder)(error),
+        })?;
         hierarchies.prepare(folder)?;
+        is_new |= made;
+        is_limited |= made && limit_processes(folder)?;
+    }
+    if is_new && !is_limited {
+        tracing::warn!("the host has no controller that limits processes (pids) in control groups");
     }
     Ok(())
+}
+
+/// Makes a group; false when it is there.
+fn make_one(folder: &Path) -> io::Result<bool> {
+    if let Some(parent) = folder.parent() {
+        fs::create_dir_all(parent)?;
+    }
+    match fs::create_dir(folder) {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+/// Limits the processes in a group; false in a hierarchy that does not.
+fn limit_processes(folder: &Path) -> Result<bool, CgroupError> {
+    let file = folder.join("pids.max");
+    if !file.exists() {
+        return Ok(false);
+    }
+    fs::write(&file, PROCESSES.to_string()).map_err(system("write", &file))?;
+    Ok(true)
 }
 
 /// Puts a process into the groups; what it starts from then on is in them too.
@@ -195,7 +247,8 @@ pub fn remove(folders: &[PathBuf]) -> Result<(), CgroupError> {
         loop {
             match fs::remove_dir(folder) {
                 Ok(()) => break,
-                Err(error) if error.kind() == ErrorKind::NotFound => break,
+                // Where nothing can be written, the kernel does not say that there is nothing to remove.
+                Err(_) if !folder.exists() => break,
                 // Threads of a killed process may leave it after the process is seen as ended.
                 Err(error) if error.kind() == ErrorKind::ResourceBusy && Instant::now() < end => {
                     std::thread::sleep(Duration::from_millis(2));

@@ -120,6 +120,35 @@ impl Hierarchies {
             .collect()
     }
 
+    /// The same, if there are any.
+    pub(super) fn mounted(self) -> Result<Self, CgroupError> {
+        if self.roots.is_empty() {
+            return Err(CgroupError::NotMounted);
+        }
+        Ok(self)
+    }
+
+    /// The folders below which the calling process has its machines' groups, one in each hierarchy.
+    pub(super) fn homes(&self) -> Result<Vec<PathBuf>, CgroupError> {
+        let path = Path::new("/proc/self/cgroup");
+        let list = fs::read_to_string(path).map_err(system("read", path))?;
+        Ok(self.homes_of(&list))
+    }
+
+    fn homes_of(&self, list: &str) -> Vec<PathBuf> {
+        let own = self.own_of(list);
+        let home = |root: &PathBuf| match own.iter().find(|own| own.starts_with(root)) {
+            // One that holds processes hands nothing down; the root does.
+            Some(own) if self.version == Version::V2 && own != root => {
+                own.parent().unwrap_or(root).to_owned()
+            }
+            Some(own) => own.clone(),
+            // What it is in is not below what is mounted here: nothing is nearer.
+            None => root.clone(),
+        };
+        self.roots.iter().map(home).collect()
+    }
+
     /// A group's folders.
     pub(super) fn folders(&self, path: &Path) -> Vec<PathBuf> {
         self.roots.iter().map(|root| root.join(path)).collect()
@@ -217,6 +246,13 @@ mod tests {
                 Path::new("/sys/fs/cgroup/cpu/")
             ]
         );
+        assert_eq!(
+            found.homes_of("12:memory:/user.slice/x\n"),
+            [
+                Path::new("/sys/fs/cgroup/memory/user.slice/x"),
+                Path::new("/sys/fs/cgroup/cpu")
+            ]
+        );
         let unified = "30 25 0:26 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw,nsdelegate\n";
         let found = Hierarchies::parse(unified);
         assert_eq!(found.version, Version::V2);
@@ -228,6 +264,17 @@ mod tests {
             found.own_of("0::/a.slice\n"),
             [Path::new("/sys/fs/cgroup/a.slice")]
         );
+        for (own, home) in [
+            ("0::/a.slice/b.scope\n", "/sys/fs/cgroup/a.slice"),
+            ("0::/a.slice\n", "/sys/fs/cgroup"),
+            ("0::/\n", "/sys/fs/cgroup"),
+        ] {
+            assert_eq!(found.homes_of(own), [Path::new(home)]);
+        }
+        assert!(matches!(
+            Hierarchies::parse("").mounted(),
+            Err(CgroupError::NotMounted)
+        ));
         assert_eq!(
             Hierarchies::parse("").folders(Path::new("a")),
             Vec::<PathBuf>::new()

@@ -52,6 +52,7 @@ pub async fn announce(folders: &[PathBuf], args: &[OsString]) -> Result<bool, Cg
         stderr: None,
         inherited: Vec::new(),
         network: None,
+        groups: Vec::new(),
         confinement: Confinement::default(),
     }
     .spawn()

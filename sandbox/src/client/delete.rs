@@ -94,6 +94,7 @@ pub fn delete_with(
     cgroup::remove(&client.record.cgroups)?;
     let state = serde_json::to_vec(&oci_state(&client.record, Status::Stopped)).unwrap_or_default();
     if !others_stay {
+        cgroup::remove(&client.record.machine_cgroups)?;
         clear_network(&client.record)?;
     }
     and_what_it_owns(&client.record)?;

@@ -1,6 +1,7 @@
 //! The sandbox that a new container joins.
 
 use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
 
 use oci_spec::runtime::Spec;
 
@@ -16,6 +17,8 @@ pub(super) struct Joined {
     id: ContainerId,
     /// Whose namespaces the new container may share.
     pub(super) neighbours: Neighbours,
+    /// The groups that go with its last container.
+    pub(super) machine_cgroups: Vec<PathBuf>,
 }
 
 impl Joined {
@@ -63,6 +66,7 @@ impl Joined {
         Ok(Some(Self {
             id: first.id,
             neighbours,
+            machine_cgroups: first.machine_cgroups,
         }))
     }
 

@@ -51,16 +51,21 @@ impl NewContainer {
     /// # Errors
     /// What is wrong with the spec; that the name is taken.
     pub fn register(&self) -> Result<(), SandboxError> {
-        let network = match Joined::find(&self.store, &self.spec)? {
+        let cgroups = cgroup::folders(&self.spec)?;
+        let (network, machine_cgroups) = match Joined::find(&self.store, &self.spec)? {
             Some(sandbox) => {
                 spec::check_with(&self.spec, &self.bundle, &sandbox.neighbours)?;
                 // The sandbox's, which goes with it.
-                NetworkOf::New
+                (NetworkOf::New, sandbox.machine_cgroups)
             }
             None => {
                 spec::check(&self.spec, &self.bundle)?;
                 refuse_used_network(&self.store, &self.spec)?;
-                spec::network(&self.spec)
+                let of_machine = match cgroups[..] {
+                    [] => cgroup::own_folders(&self.id.to_string())?,
+                    _ => Vec::new(),
+                };
+                (spec::network(&self.spec), of_machine)
             }
         };
         spec::rates(&self.spec, &self.config)?;
@@ -75,7 +80,8 @@ impl NewContainer {
             driver: None,
             init: None,
             helpers: Vec::new(),
-            cgroups: cgroup::folders(&self.spec)?,
+            cgroups,
+            machine_cgroups,
             poststop: self
                 .spec
                 .hooks()

@@ -21,7 +21,7 @@ use crate::driver::oci_state::oci_state;
 use crate::error::SandboxError;
 use crate::hooks;
 use crate::oom_score;
-use crate::sandbox::{Container, Sandbox, SandboxOptions};
+use crate::sandbox::{Container, HostGroups, Sandbox, SandboxOptions};
 use crate::spec::{self, GuestSpec, NetworkOf};
 use crate::state::{ExitStatus, ProcessIdentity, Record, Status, Store};
 use crate::stdio::{Log, Stdio};
@@ -143,6 +143,8 @@ async fn prepare(
             // There engines look for ports that they forward.
             loopback: spec::is_of_pod(&launch.spec),
             folder: Some(store.folder(&launch.id)),
+            // Those that an engine has named are this process's own by now.
+            groups: HostGroups::At(record.machine_cgroups.clone()),
             rates: spec::rates(&launch.spec, &launch.config)?,
             timed: false,
         },
@@ -153,7 +155,8 @@ async fn prepare(
     let made = async {
         store.update(&launch.id, |record| record.helpers = helpers(&sandbox))?;
         if spec::memory_limit(&launch.spec).is_some() {
-            sandbox.limit_memory(&record.cgroups).await?;
+            let groups = [&record.cgroups[..], &record.machine_cgroups].concat();
+            sandbox.limit_memory(&groups).await?;
         }
         make(&store, launch, &sandbox, &guest_spec, stdio).await
     };

@@ -16,6 +16,7 @@ use sandbox_share::{ShareConfig, ShareServer};
 use tokio::sync::{Mutex, mpsc, oneshot, watch};
 
 use crate::backend;
+use crate::cgroup::Own;
 use crate::config::Config;
 use crate::control;
 use crate::error::SandboxError;
@@ -62,7 +63,7 @@ impl Machine {
         backend: &Arc<dyn Backend>,
         config: &Config,
         options: &SandboxOptions,
-        (nics, sockets): (Vec<Nic>, Option<Sockets>),
+        (groups, nics, sockets): (Arc<Own>, Vec<Nic>, Option<Sockets>),
         network: Option<&Namespace>,
         template: Option<File>,
         spare: Size,
@@ -81,6 +82,7 @@ impl Machine {
             program: config.file_server.clone(),
             entries: entries.clone(),
             deadline: SHARE_DEADLINE,
+            groups: groups.entrances()?,
         })?;
         timeline.mark(Step::FileServer, None);
         let socket = share.vmm_socket().map(|socket| Share {
@@ -92,6 +94,7 @@ impl Machine {
             sockets,
             spare_memory_bytes: spare.memory,
             spare_vcpus: spare.vcpus,
+            groups: groups.entrances()?,
             network: network.transpose().map_err(SandboxError::system(
                 "duplicate a network namespace's descriptor",
             ))?,
@@ -122,7 +125,14 @@ impl Machine {
         let (stop, stopping) = watch::channel(false);
         let (gone_sender, gone) = watch::channel(None);
         let (orders, ordered) = mpsc::channel(1);
-        let task = tokio::spawn(watch_over(vm, share, ordered, stopping, gone_sender));
+        let task = tokio::spawn(watch_over(
+            groups,
+            vm,
+            share,
+            ordered,
+            stopping,
+            gone_sender,
+        ));
         Ok((
             Self {
                 stop,
@@ -239,6 +249,7 @@ pub(crate) fn vm_config(config: &Config, name: &str, size: Size, share: Option<S
         images: Vec::new(),
         spare_devices: SpareDevices::default(),
         network: None,
+        groups: Vec::new(),
         privileges: backend::privileges(config),
     }
 }
@@ -294,8 +305,10 @@ fn ending(server: Exit) -> Duration {
     }
 }
 
-/// Owns the processes until one of them ends or the sandbox is stopped; either takes the other with it.
+/// Owns the processes until one of them ends or the sandbox is stopped; either takes the other with it. Their control groups
+/// go last, also when this is dropped half way.
 async fn watch_over(
+    groups: Arc<Own>,
     mut vm: Box<dyn Vm>,
     mut share: ShareServer,
     orders: mpsc::Receiver<Order>,
@@ -314,6 +327,9 @@ async fn watch_over(
     }
     timeline::mark("the machine has ended", None);
     gone.send_replace(Some(format!("{reason}{}", vm.diagnostics())));
+    drop((vm, share));
+    // The kernel may take a moment to let go of what has ended.
+    let _removed = tokio::task::spawn_blocking(move || drop(groups)).await;
 }
 
 /// Carries out what is ordered until the machine is to end; why it is.

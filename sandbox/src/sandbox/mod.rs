@@ -32,6 +32,7 @@ pub use process::Process;
 
 use crate::backend;
 use crate::boot_time::BootTime;
+use crate::cgroup::{Own, own_folders};
 use crate::config::Config;
 use crate::control::MachineCounters;
 use crate::error::{SandboxError, chain};
@@ -58,6 +59,19 @@ const TRANSLATIONS: u64 = 1 << 30;
 /// it takes a tenth of a second.
 const COPY_DEADLINE: Duration = Duration::from_secs(15);
 
+/// The host's control groups that VMM and file server are in.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum HostGroups {
+    /// New ones with the sandbox's name, which go with it. Without root, who alone could make them: the caller's.
+    #[default]
+    New,
+    /// The same in these folders ([`own_folders`](crate::cgroup::own_folders)), which the caller has written down so that they
+    /// are removed should it be killed.
+    At(Vec<PathBuf>),
+    /// The caller's.
+    Callers,
+}
+
 /// What a sandbox is made of.
 #[derive(Debug)]
 pub struct SandboxOptions {
@@ -80,6 +94,8 @@ pub struct SandboxOptions {
     /// The folder where the sandbox's socket for programs of the host is made, with [`Config::vsock`]; without a folder there
     /// is none.
     pub folder: Option<PathBuf>,
+    /// Its control groups on the host.
+    pub groups: HostGroups,
     /// Limits of each interface.
     pub rates: Rates,
     /// Whether what [`Sandbox::boot_time`] answers is wanted; a guest that starts from a template has none.
@@ -99,6 +115,7 @@ impl SandboxOptions {
             shows_network: false,
             loopback: false,
             folder: None,
+            groups: HostGroups::New,
             rates: Rates::default(),
             timed: false,
         }
@@ -108,6 +125,7 @@ impl SandboxOptions {
 /// One try to start a machine.
 struct Wanted<'a> {
     options: &'a SandboxOptions,
+    groups: Arc<Own>,
     nics: Vec<Nic>,
     sockets: Option<Sockets>,
     /// Where the VMM is to be found.
@@ -220,6 +238,12 @@ impl Sandbox {
             tracing::info!(because, "no hardware virtualization");
         }
         tracing::info!(backend = backend.name(), accelerator = %backend.capabilities().accelerator, "booting");
+        let groups = match std::mem::take(&mut options.groups) {
+            HostGroups::New => own_folders(&options.name)?,
+            HostGroups::At(folders) => folders,
+            HostGroups::Callers => Vec::new(),
+        };
+        let groups = Arc::new(Own::make(groups)?);
         let (door, sockets) = open_door(config, &*backend, &options)?;
         let limit = Duration::from_secs(config.boot_timeout_seconds);
         let namespace = options.network.take().map(Arc::new);
@@ -233,6 +257,7 @@ impl Sandbox {
         if let Search::Found(mut found) = search {
             let wanted = Wanted {
                 options: &options,
+                groups: Arc::clone(&groups),
                 nics: copies(&nics)?,
                 sockets: None,
                 namespace: shown,
@@ -247,6 +272,7 @@ impl Sandbox {
         }
         let wanted = Wanted {
             options: &options,
+            groups,
             nics,
             sockets,
             namespace: shown,
@@ -266,6 +292,7 @@ impl Sandbox {
     ) -> Result<Self, SandboxError> {
         let Wanted {
             options,
+            groups,
             nics,
             sockets,
             namespace,
@@ -281,7 +308,7 @@ impl Sandbox {
             backend,
             config,
             options,
-            (nics, sockets),
+            (groups, nics, sockets),
             namespace,
             template,
             spare,

@@ -57,6 +57,9 @@ pub struct Record {
     /// Folders of its control groups on the host.
     #[serde(default)]
     pub cgroups: Vec<PathBuf>,
+    /// Folders of the sandbox's control groups, where no engine has named any for its first container; they go with its last.
+    #[serde(default)]
+    pub machine_cgroups: Vec<PathBuf>,
     /// The spec's poststop hooks: the bundle may be gone when they are due.
     #[serde(default)]
     pub poststop: Vec<oci_spec::runtime::Hook>,

@@ -288,6 +288,7 @@ mod tests {
             init: None,
             helpers: Vec::new(),
             cgroups: Vec::new(),
+            machine_cgroups: Vec::new(),
             poststop: Vec::new(),
             network: None,
             exit: None,

@@ -196,6 +196,7 @@ pub fn config(guest: &Guest) -> VmConfig {
         images: Vec::new(),
         spare_devices: SpareDevices::default(),
         network: None,
+        groups: Vec::new(),
         privileges: USER,
     }
 }

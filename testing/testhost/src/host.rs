@@ -183,6 +183,7 @@ impl Host {
             stderr: Some(messages_end),
             inherited,
             network: None,
+            groups: Vec::new(),
             confinement: Confinement::default(),
         }
         .spawn()

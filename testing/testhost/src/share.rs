@@ -22,6 +22,7 @@ pub fn start(
         stderr: Some(messages),
         inherited: Vec::new(),
         network: None,
+        groups: Vec::new(),
         confinement: Confinement::default(),
     }
     .spawn()?;

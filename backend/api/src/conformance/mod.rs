@@ -56,6 +56,7 @@ impl Fixture {
             images: Vec::new(),
             spare_devices: SpareDevices::default(),
             network: None,
+            groups: Vec::new(),
             privileges: self.privileges,
         }
     }

@@ -62,6 +62,7 @@ pub async fn server(folder: &Path) -> (ShareServer, Share) {
             },
         }],
         deadline: LIMIT,
+        groups: Vec::new(),
     })
     .expect("starts");
     server.ready().await.expect("serves");

@@ -15,7 +15,7 @@ use oci_spec::runtime::Spec;
 use sandbox::config::Config;
 use sandbox::network::{Namespace, Tenant};
 use sandbox::spec::{self, GuestSpec, Neighbours, NetworkOf, Size};
-use sandbox::{Container, ContainerId, SandboxError, SandboxOptions};
+use sandbox::{Container, ContainerId, HostGroups, SandboxError, SandboxOptions};
 use tokio::sync::watch;
 
 use crate::options;
@@ -319,6 +319,7 @@ impl New {
             // There the engine looks for ports that it forwards.
             loopback: self.kind == Kind::Sandbox,
             folder: Some(self.bundle.clone()),
+            groups: HostGroups::default(),
             rates,
             timed: false,
         };

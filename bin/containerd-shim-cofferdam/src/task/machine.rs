@@ -12,7 +12,7 @@ use sandbox::oom_score;
 use sandbox::spec::{self, Size};
 use sandbox::state::ProcessIdentity;
 use sandbox::template;
-use sandbox::{Sandbox, SandboxError, SandboxOptions};
+use sandbox::{HostGroups, Sandbox, SandboxError, SandboxOptions};
 
 use crate::record::Record;
 use crate::status;
@@ -46,7 +46,7 @@ impl Machine {
     /// Boots it and writes down what has to be cleared up when this process is killed.
     pub async fn boot(
         config: &Config,
-        options: SandboxOptions,
+        mut options: SandboxOptions,
         order: Order<'_>,
     ) -> ttrpc::Result<Self> {
         let failed = |error: SandboxError| status::failed("create", &error);
@@ -59,7 +59,12 @@ impl Machine {
         let size = options.size;
         let name = options.name.clone();
         let record = Record::read(bundle);
-        let cgroups = sandbox::cgroup::folders(spec).map_err(unaccounted)?;
+        let mut cgroups = sandbox::cgroup::folders(spec).map_err(unaccounted)?;
+        options.groups = HostGroups::Callers;
+        if cgroups.is_empty() {
+            cgroups = sandbox::cgroup::own_folders(&options.name).map_err(unaccounted)?;
+            options.groups = HostGroups::At(cgroups.clone());
+        }
         let record = Record { cgroups, ..record };
         // Before they are made: nobody else would know of them.
         write(&record, bundle)?;
@@ -69,7 +74,7 @@ impl Machine {
         drop(visit);
         let sandbox = sandbox.map_err(failed)?;
         if spec::memory_limit(spec).is_some()
-            && let Err(error) = sandbox.limit_memory(groups.folders()).await
+            && let Err(error) = sandbox.limit_memory(&record.cgroups).await
         {
             sandbox.kill().await;
             return Err(failed(error));

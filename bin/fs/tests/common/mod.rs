@@ -30,6 +30,7 @@ pub fn config(entries: Vec<Entry>) -> ShareConfig {
         program: PathBuf::from(env!("CARGO_BIN_EXE_cofferdam-fs")),
         entries,
         deadline: Duration::from_secs(20),
+        groups: Vec::new(),
     }
 }
 
@@ -112,6 +113,7 @@ pub async fn run_with(
             images: Vec::new(),
             spare_devices: SpareDevices::default(),
             network: None,
+            groups: Vec::new(),
             privileges: Privileges::Drop {
                 uid: 64_124,
                 gid: 64_124,

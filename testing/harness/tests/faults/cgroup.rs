@@ -69,6 +69,11 @@ fn groups_go_whoever_was_killed() {
                 );
             }
         }
+        let limits = folders.iter().map(|folder| folder.join("pids.max"));
+        let limits: Vec<_> = limits
+            .filter_map(|file| fs::read_to_string(file).ok())
+            .collect();
+        assert_eq!(limits, ["1024\n"], "of processes");
         match victim {
             "driver" => cofferdam.kill9(actors.driver),
             "proxy" => cofferdam.kill9(actors.proxy),

@@ -9,6 +9,7 @@ mod commands;
 mod creation;
 mod initramfs;
 mod lost;
+mod machine_cgroup;
 mod pods;
 mod storage;
 mod template;

@@ -125,6 +125,7 @@ async fn share(parts: &Parts<'_>) -> Result<(ShareServer, OwnedFd)> {
             },
         }],
         deadline: LIMIT,
+        groups: Vec::new(),
     })?;
     server.ready().await?;
     let socket = server.vmm_socket().context("the server has no socket")?;

@@ -2,9 +2,10 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::Duration;
 
-use harness::{VMM, descendant, members, wait_until};
+use harness::{VMM, descendant, finish, image, members, wait_until};
 
 use super::engine::{Containerd, Runtime, shims};
 
@@ -102,5 +103,52 @@ fn groups_of_a_killed_shim_go_with_its_task() {
             runs
         });
         assert!(runs, "{done:?}");
+    });
+}
+
+#[test]
+fn a_machine_without_a_path_has_groups_of_its_own() {
+    shims(|containerd| {
+        // What ctr would ask for, without the path that it makes up.
+        let spec = finish(
+            Command::new("ctr").args(["oci", "spec"]),
+            Duration::from_secs(30),
+        );
+        let mut spec: serde_json::Value = serde_json::from_str(&spec.stdout).expect("a spec");
+        let linux = spec["linux"].as_object_mut().expect("an object");
+        linux.remove("cgroupsPath");
+        spec["process"]["args"] = serde_json::json!(["/bin/sleep", "1000"]);
+        spec["process"]["terminal"] = false.into();
+        let rootfs = containerd.folder().join("rootfs");
+        fs::create_dir_all(&rootfs).expect("mkdir");
+        let unpacked = Command::new("tar")
+            .arg("-xf")
+            .arg(image("busybox.rootfs.tar").expect("the image"))
+            .arg("-C")
+            .arg(&rootfs)
+            .status();
+        assert!(unpacked.expect("tar runs").success());
+        spec["root"]["path"] = rootfs.to_str().expect("text").into();
+        let config = containerd.folder().join("config.json");
+        fs::write(&config, spec.to_string()).expect("writes");
+        let config = config.to_str().expect("text");
+        containerd.ok(&["run", "--detach", "--config", config, "w"]);
+        let group = group(pid(containerd, "w"));
+        let name = group.file_name().and_then(|name| name.to_str());
+        let name = name.expect("a name").to_owned();
+        assert!(name.starts_with('w'), "{name}");
+        let shim = containerd.processes(containerd.runtime.shim())[0];
+        assert_ne!(self::group(shim), group);
+        if containerd.runtime == Runtime::Shim {
+            let mut helpers = [VMM, "cofferdam-fs"]
+                .map(|name| descendant(shim, name).expect("VMM and file server"));
+            helpers.sort_unstable();
+            assert_eq!(members(&group), helpers);
+        }
+        containerd.ok(&["tasks", "kill", "--signal", "KILL", "w"]);
+        containerd.expect_status("w", "STOPPED");
+        let _code_of_the_task = containerd.ctr(&["tasks", "delete", "w"]);
+        containerd.ok(&["containers", "delete", "w"]);
+        assert!(!group.exists(), "{} is left", group.display());
     });
 }
