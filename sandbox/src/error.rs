@@ -6,10 +6,11 @@ use sandbox_network::NetworkError;
 use sandbox_share::ShareError;
 
 use crate::cgroup::CgroupError;
-use crate::config::ConfigError;
+use crate::config::{Config, ConfigError};
 use crate::control::{ChannelError, Failure, FailureKind};
 use crate::hooks::HookError;
 use crate::id::{ContainerId, IdError};
+use crate::kernel;
 use crate::sandbox::WrongState;
 use crate::spec::{LoadError, SpecError};
 use crate::state::StateError;
@@ -71,10 +72,12 @@ pub enum SandboxError {
     #[error("machines that are not emulated boot: there are no templates of them")]
     NoTemplates,
     /// The guest did not come up.
-    #[error("booting the guest: {reason}{diagnostics}")]
+    #[error("booting the guest: {reason}{advice}{diagnostics}")]
     Boot {
         /// What happened instead.
         reason: String,
+        /// What may be wrong with a kernel that is not ours.
+        advice: String,
         /// The ends of the guest's console and of the VMM's messages.
         diagnostics: String,
     },
@@ -124,6 +127,16 @@ impl SandboxError {
     pub fn system(action: impl Into<String>) -> impl FnOnce(std::io::Error) -> Self {
         let action = action.into();
         move |source| Self::System { action, source }
+    }
+
+    /// With what may be wrong with the guest's kernel, if it is not ours and the guest did not come up.
+    pub(crate) fn with_advice(mut self, config: &Config) -> Self {
+        if let Self::Boot { advice, .. } = &mut self
+            && config.kernel != Config::default().kernel
+        {
+            *advice = format!("; {}", kernel::advice(&config.kernel));
+        }
+        self
     }
 
     /// For other processes.

@@ -16,6 +16,7 @@ pub mod driver;
 mod error;
 mod hooks;
 mod id;
+mod kernel;
 pub mod oom_score;
 mod sandbox;
 pub mod spec;

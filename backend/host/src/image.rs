@@ -81,20 +81,24 @@ fn copy(mut file: File) -> io::Result<File> {
     Ok(copy)
 }
 
-/// Refuses what is not an ELF file for this machine: a VMM would say so less clearly, or run it.
+/// Refuses what is neither an ELF file for this machine nor a bzImage that can be entered in 64-bit mode (Linux
+/// `Documentation/arch/x86/boot.rst`, `XLF_KERNEL_64`): a VMM would say so less clearly, or run it.
 ///
 /// # Errors
 /// [`BackendError::BadFile`].
 pub fn check_kernel(image: &Image) -> Result<(), BackendError> {
     const ELF_64_LITTLE: [u8; 6] = [0x7f, b'E', b'L', b'F', 2, 1];
     const X86_64: [u8; 2] = 62_u16.to_le_bytes();
-    let mut head = [0; 20];
+    let mut head = [0; 0x238];
     let read = image.file.read_exact_at(&mut head, 0);
-    if read.is_err() || head[..6] != ELF_64_LITTLE || head[18..] != X86_64 {
+    let is_elf = head[..6] == ELF_64_LITTLE && head[18..20] == X86_64;
+    let version = u16::from_le_bytes([head[0x206], head[0x207]]);
+    let is_bzimage = head[0x202..0x206] == *b"HdrS" && version >= 0x20c && head[0x236] & 1 != 0;
+    if read.is_err() || !(is_elf || is_bzimage) {
         return Err(BackendError::BadFile {
             what: image.what,
             path: image.path.clone(),
-            reason: "is not an uncompressed x86-64 ELF kernel (vmlinux)",
+            reason: "is neither an uncompressed x86-64 ELF kernel (vmlinux) nor a bzImage for 64 bits",
         });
     }
     Ok(())

@@ -129,6 +129,7 @@ impl Guest {
             .map(|(_, words)| format!("\n{words}"));
         Err(SandboxError::Boot {
             reason,
+            advice: String::new(),
             diagnostics: diagnostics.unwrap_or_default(),
         })
     }

@@ -279,7 +279,8 @@ impl Sandbox {
             template: None,
             limit,
         };
-        let mut booted = Self::start(config, &backend, wanted).await?;
+        let booted = Self::start(config, &backend, wanted).await;
+        let mut booted = booted.map_err(|error| error.with_advice(config))?;
         booted.door = door;
         booted.template_wanted = matches!(search, Search::Wanted);
         booted.follow(network, loopback).await

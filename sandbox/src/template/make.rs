@@ -85,6 +85,7 @@ pub async fn make(order: &Order, wait: bool) -> Result<Made, SandboxError> {
         Ok(Err(error)) => Err(error.into()),
         Err(_) => Err(SandboxError::Boot {
             reason: format!("the template is not done within {} s", DEADLINE.as_secs()),
+            advice: String::new(),
             diagnostics: String::new(),
         }),
     };

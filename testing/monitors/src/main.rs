@@ -11,6 +11,7 @@ mod guest;
 mod io;
 mod memory;
 mod monitors;
+mod sandbox;
 mod trace;
 
 use std::collections::BTreeMap;
@@ -23,6 +24,7 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::files::Files;
 use crate::monitors::{Guest, Monitor, Running};
+use crate::sandbox::Sandbox;
 use crate::trace::Trace;
 
 /// Compares virtual machine monitors.
@@ -84,6 +86,8 @@ fn main() -> Result<()> {
         What::Bare(bare) => bare::run(&bare.kernel, &bare.image, bare.memory, &bare.line),
         What::Io(options) => io::run(&options),
         What::Compare(wanted) => {
+            // Before there are other threads: taps are made.
+            io::wire::alone()?;
             let runtime = tokio::runtime::Builder::new_current_thread()
                 .enable_all()
                 .build()
@@ -125,12 +129,20 @@ async fn compare(wanted: &Compare) -> Result<Vec<Cost>> {
         image: agent,
         ..guest
     };
+    let server = files.copy(&wanted.prefix.join("libexec/cofferdam/cofferdam-fs"))?;
     for monitor in &monitors {
         if let Monitor::Own(program) = monitor {
             let begin = trace.begin()?;
             let running = monitors::until_agent(program, &ours).await?;
             let end = trace.mark("agent")?;
             let name = format!("{}: agent", monitor.name());
+            costs.push(cost(name, end - begin, &trace, &running, wanted.memory)?);
+            drop(running);
+            let sandbox = Sandbox::prepare(program, &server, 1).await?;
+            let begin = trace.begin()?;
+            let (running, _server) = sandbox.until_agent(&ours).await?;
+            let end = trace.mark("agent of a sandbox")?;
+            let name = "cofferdam-vmm, with file share and network card, too: agent".to_owned();
             costs.push(cost(name, end - begin, &trace, &running, wanted.memory)?);
         }
     }

@@ -213,6 +213,14 @@ pub async fn until_agent(program: &Path, guest: &Guest) -> Result<Running> {
 }
 
 impl Running {
+    /// Ours.
+    pub fn own(machine: Box<dyn Vm>, link: LinkIo) -> Self {
+        Self::Own {
+            machine,
+            _link: link,
+        }
+    }
+
     pub fn pid(&self) -> Option<u32> {
         match self {
             Self::Process(child) => Some(child.id()),

@@ -4,7 +4,7 @@ use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use harness::{Cofferdam, Outcome, patient, wait_until};
+use harness::{Cofferdam, Outcome, image, patient, wait_until};
 use serde_json::json;
 
 use crate::bundle::{
@@ -104,6 +104,61 @@ fn a_kernel_that_was_cut_off_does_not_boot() {
         )
     };
     refused(unprobed(), cut, &["boot"]);
+}
+
+/// Debian's, which boots test hosts: its drivers of virtio are modules, and it looks for processors and devices in ACPI's
+/// tables.
+#[test]
+fn a_kernel_that_lacks_what_a_guest_needs_is_told_where_that_stands() {
+    let debian = image("../testhost/vmlinux");
+    let debian = debian.and_then(|path| fs::read(path).map_err(|error| error.to_string()));
+    let debian = match debian {
+        Ok(debian) => debian,
+        Err(reason) => {
+            eprintln!(
+                "SKIPPED a kernel that lacks something: {reason} (or `cargo xtask testhost`)"
+            );
+            return;
+        }
+    };
+    let lacks = |cofferdam: &Cofferdam| {
+        format!(
+            "boot_timeout_seconds = {}\nkernel = {:?}",
+            patient(Duration::from_secs(10)).as_secs(),
+            file(cofferdam, "debian", &debian)
+        )
+    };
+    let mut words = vec![
+        "booting the guest",
+        "/debian does not say what is built into it (CONFIG_IKCONFIG)",
+        "see `kernel` in docs/configuration.md",
+    ];
+    // Of our own monitor's devices it finds none to write to.
+    if unprobed() == EMULATED {
+        words.push("end of the guest's console:");
+    }
+    refused(unprobed(), lacks, &words);
+}
+
+/// Its configuration says more than the kernel's own words. A guest image that is none ends the boot.
+#[test]
+fn a_kernel_of_ones_own_is_told_what_it_lacks() {
+    let copied = |cofferdam: &Cofferdam| {
+        let whole = fs::read(kernel(cofferdam)).expect("a kernel");
+        format!(
+            "initrd = {:?}\nkernel = {:?}",
+            file(cofferdam, "garbage", &[b'x'; 4096]),
+            file(cofferdam, "copy", &whole)
+        )
+    };
+    refused(
+        unprobed(),
+        copied,
+        &[
+            "/copy has built in what it cannot come up without",
+            "Kernel panic",
+        ],
+    );
 }
 
 #[test]

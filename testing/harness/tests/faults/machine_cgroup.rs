@@ -84,7 +84,10 @@ fn a_machine_has_groups_of_its_own_which_go_whoever_was_killed() {
             "VMM" => cofferdam.kill9(actors.helper(VMM).expect("a VMM")),
             "file server" => cofferdam.kill9(actors.helper("cofferdam-fs").expect("a server")),
             "all" => actors.all().into_iter().for_each(|pid| {
-                let _gone = Command::new("kill").args(["-9", &pid.to_string()]).status();
+                let _gone = Command::new("kill")
+                    .args(["-9", &pid.to_string()])
+                    .stderr(Stdio::null())
+                    .status();
             }),
             _ => {
                 cofferdam.ok(["kill", "own", "KILL"]);

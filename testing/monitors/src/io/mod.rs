@@ -5,7 +5,7 @@ mod contents;
 mod link;
 mod machine;
 mod measures;
-mod wire;
+pub mod wire;
 
 use std::path::PathBuf;
 
