@@ -64,11 +64,28 @@ pub fn share(
     Ok((Box::new(share), source))
 }
 
-/// A disk, served by a thread of its own: `io_uring` is a way to the kernel that no list of system calls sees.
+/// When a disk is plugged in.
+pub enum Moment {
+    /// Before any guest runs: it is served by `io_uring`, if the host has that for us.
+    Boot,
+    /// While one does, which may have taken this process over: nobody can make a ring any more, which could do what no
+    /// list of system calls sees. A thread serves the disk, which is no longer than this where the guest can write.
+    Later(u64),
+}
+
+/// A disk, and what serves it.
 ///
 /// # Errors
-/// What is no disk, or longer than `limit` where the guest can write.
-pub fn disk(wanted: &vmm_control::Disk, file: OwnedFd, limit: Option<u64>) -> anyhow::Result<Made> {
+/// What is no disk, or too long.
+pub fn disk(
+    wanted: &vmm_control::Disk,
+    file: OwnedFd,
+    when: &Moment,
+) -> anyhow::Result<(Made, Engine)> {
+    let (engine, limit) = match when {
+        Moment::Boot => (None, None),
+        Moment::Later(limit) => (Some(Engine::Worker), Some(*limit)),
+    };
     if let Some(limit) = limit.filter(|_| !wanted.read_only) {
         let length = file_length(&file)?;
         if length > limit {
@@ -89,14 +106,17 @@ pub fn disk(wanted: &vmm_control::Disk, file: OwnedFd, limit: Option<u64>) -> an
     let options = vmm_blk::Options {
         read_only: wanted.read_only,
         serial,
-        engine: Some(Engine::Worker),
+        engine,
         ..vmm_blk::Options::default()
     };
-    let filter = Jail::also(Role::Disk)?;
-    let begin = move || filter.apply().map_err(io::Error::other);
+    // In the thread that it is for, if there is one.
+    let begin = || {
+        let filter = Jail::also(Role::Disk).map_err(io::Error::other)?;
+        filter.apply().map_err(io::Error::other)
+    };
     let disk = Disk::confined(file, options, Arc::new(begin)).context("a disk")?;
-    let source = Source::Disk(disk.statistics());
-    Ok((Box::new(disk), source))
+    let (source, engine) = (Source::Disk(disk.statistics()), disk.engine());
+    Ok(((Box::new(disk), source), engine))
 }
 
 /// An image in memory.

@@ -6,7 +6,7 @@
 //!
 //! - the first answers the driver, and ends the process when the driver hangs up;
 //! - `devices` serves all devices;
-//! - `disk` reads and writes the file of a disk;
+//! - `disk` reads and writes the file of a disk, as far as no `io_uring` does that;
 //! - `vcpuN` runs a virtual CPU.
 //!
 //! It exits with 0 when the guest has reset itself, which is how a guest ends, and with 1 when the guest cannot go on; it

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use vmm_balloon::Balloon;
+use vmm_blk::Engine;
 use vmm_console::{Console, LastWords};
 use vmm_control::{Create, Device, LINK_PORT, Received, Request, Spare, Stats, Times};
 use vmm_jail::{Jail, Role};
@@ -18,6 +19,7 @@ use vmm_virtio::EventLoop;
 use vmm_vsock::Vsock;
 
 use crate::counters::{Source, Sources};
+use crate::devices::Moment;
 use crate::{clock, devices, growth};
 
 /// How long the driver may take to read what the guest has printed before its end. It reads all the time.
@@ -50,7 +52,7 @@ impl Sandbox {
     pub fn create(
         wanted: Create,
         mut received: Received<Request>,
-        jail: Jail,
+        mut jail: Jail,
         ready: u64,
     ) -> anyhow::Result<Self> {
         let events = EventLoop::new().context("make an event loop")?;
@@ -123,13 +125,18 @@ impl Sandbox {
         // What may be written into files: memory that is one has its length, but for what can come.
         let spare = wanted.spare;
         let mut longest = wanted.growth_bytes.max(spare.disk_bytes);
+        let mut rings = false;
         for disk in &wanted.disks {
             let file = received.take(disk.file)?;
             if !disk.read_only {
                 longest = longest.max(devices::file_length(&file)?);
             }
-            let (disk, source) = devices::disk(disk, file, None)?;
+            let ((disk, source), engine) = devices::disk(disk, file, &Moment::Boot)?;
+            rings |= engine == Engine::Uring;
             sources.add(machine.plug(disk)?, source);
+        }
+        if rings {
+            jail.serve_rings()?;
         }
         for image in &wanted.images {
             let image = devices::image(image, &mut received)?;
@@ -247,7 +254,7 @@ impl Sandbox {
             }
             Device::Disk(disk) => {
                 let file = received.take(disk.file)?;
-                devices::disk(&disk, file, Some(self.spare.disk_bytes))?
+                devices::disk(&disk, file, &Moment::Later(self.spare.disk_bytes))?.0
             }
             Device::Nic(nic) => devices::card(nic, &mut received)?,
             Device::Share(_) if !self.shared => {

@@ -9,7 +9,7 @@ use rustix::fs::{FileType, OFlags, SeekFrom};
 use vmm_virtio::{Activation, Broken, ConfigSpace, Device, Flags, Interrupt, Offer, RateLimiter};
 
 use crate::configuration::{self, QUEUE_SIZE, SECTOR, WRITEBACK};
-use crate::engine::{self, Begin, Engine};
+use crate::engine::{self, Access, Begin, Engine};
 use crate::options::{DiskError, MOST_QUEUES, Options};
 use crate::serve::{Active, Storage};
 use crate::statistics::Statistics;
@@ -72,7 +72,11 @@ impl Disk {
         control
             .remeasure()
             .map_err(|error| DiskError::System("measure", error))?;
-        let (engine, work) = engine::start(&file, options.engine, begin)
+        let access = Access {
+            write: !options.read_only,
+            direct: flags.contains(OFlags::DIRECT),
+        };
+        let (engine, work) = engine::start(&file, access, options.engine, begin)
             .map_err(|error| DiskError::System("set up input and output of", error))?;
         let limiter = options
             .rates
@@ -87,7 +91,7 @@ impl Disk {
                 limiter,
                 statistics: Statistics::default(),
                 regular: kind == FileType::RegularFile,
-                direct: flags.contains(OFlags::DIRECT),
+                direct: access.direct,
                 file,
                 failures: 0,
             },

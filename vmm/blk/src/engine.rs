@@ -4,11 +4,11 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
-use vmm_virtio::EventFd;
+use vmm_virtio::{Registrar, Watch};
 
 use crate::buffers::Buffers;
 use crate::request::Request;
-use crate::ring::Ring;
+use crate::split::Split;
 use crate::worker::Worker;
 
 /// How many requests of one disk are on their way at most.
@@ -17,10 +17,19 @@ pub const IN_FLIGHT: u16 = 256;
 /// The ways to the storage.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Engine {
-    /// `io_uring`.
+    /// `io_uring`, with a thread for what it would need threads for.
     Uring,
     /// A thread of the disk's own that does one thing after the other.
     Worker,
+}
+
+/// What is done with a file, and how.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Access {
+    /// It is written to.
+    pub(crate) write: bool,
+    /// Past the host's cache.
+    pub(crate) direct: bool,
 }
 
 /// What a disk's thread does first: it gives up what it does not need.
@@ -83,8 +92,12 @@ pub(crate) trait Work: Send {
     /// Begins what was pushed.
     fn submit(&mut self);
 
-    /// Is ready when jobs may be done.
-    fn event(&self) -> &EventFd;
+    /// Has an event loop tell of this token when jobs may be done, or must be submitted again.
+    fn watch(&self, events: &Registrar, token: u32) -> io::Result<Vec<Watch>>;
+
+    /// The loop has told: it is told again of what is done from now on. To be followed by [`submit`](Self::submit) and
+    /// [`reap`](Self::reap).
+    fn heard(&mut self);
 
     /// Takes what is done.
     fn reap(&mut self, done: &mut Vec<Done>);
@@ -97,12 +110,13 @@ pub(crate) trait Work: Send {
 /// Makes the engine that is asked for, or else the best that there is.
 pub(crate) fn start(
     file: &Arc<OwnedFd>,
+    access: Access,
     wanted: Option<Engine>,
     begin: Begin,
 ) -> io::Result<(Engine, Box<dyn Work>)> {
     if wanted != Some(Engine::Worker) {
-        match Ring::new(file) {
-            Ok(ring) => return Ok((Engine::Uring, Box::new(ring))),
+        match Split::new(file, access, Arc::clone(&begin)) {
+            Ok(split) => return Ok((Engine::Uring, Box::new(split))),
             Err(error) if wanted.is_none() && refused(&error) => {
                 tracing::info!(%error, "no io_uring for a disk: a thread serves it");
             }

@@ -19,6 +19,12 @@
 //! length before each batch, so that writes don't silently make it long again, and by reads that end early: the driver
 //! gets an I/O error. There is no mapping of the file and so no `SIGBUS`.
 //!
+//! # Few exits
+//! A request costs the guest up to three: its kick, and two for an interrupt, whose reason it reads and which it
+//! acknowledges. So it is asked for no kick from the moment that a queue is looked at until all that was taken from it
+//! is begun and what was done at once is answered, and is interrupted once for all that was answered in one turn of the
+//! event loop. What makes a turn long enough for this to matter is `vmm_virtio::Patience`.
+//!
 //! # Reset
 //! No request may touch the guest's memory after a reset. Requests that the host has not begun are cancelled; those that
 //! it has begun are waited for, without a limit of our own, because nothing can take a page back from a disk that is
@@ -27,14 +33,16 @@
 //! and the other devices go on, unless the loop had just been told of this disk and waits for its turn.
 //!
 //! # Threads
-//! `io_uring` starts kernel threads for what can't be done without waiting: flushes, discards, buffered writes of some
-//! filesystems. There are at most two per machine, as every ring sets the limit. They go after five seconds without
-//! work, but for the last, which the kernel lets look around every five seconds as long as the event loop lives: a
-//! machine that has flushed once is not entirely idle any more. One that only reads never has such a thread. The other
-//! engine has one thread per disk, started by [`Disk::new`]; it inherits its creator's seccomp filter, can be given a
-//! tighter one ([`Disk::confined`]), and calls
-//! `preadv2`, `pwritev2`, `fdatasync`, `fallocate`, `futex` and `write` (to an eventfd). The event loop calls `fstat` and
-//! `io_uring_enter`; so do virtual CPUs at a reset.
+//! A ring of `io_uring` is only for what it does without a thread of the kernel, as the last of these looks around every
+//! five seconds for as long as the ring lives, and an idle machine is to be idle: reads of up to 2 MiB, and writes past
+//! the host's cache (a file that was opened with `O_DIRECT`). What has been read already is copied in the event loop.
+//! All else, and everything where there is no ring, is done by a thread of the disk's own, which sleeps while there is
+//! nothing to do; a disk that is only read from a ring has none. What is left for threads of the kernel, two of a
+//! machine at most: reads of more than 2 MiB of such a disk, and of a file system that cannot read without waiting.
+//!
+//! The disk's thread is started by [`Disk::new`]; it inherits its creator's seccomp filter, can be given a tighter one
+//! ([`Disk::confined`]), and calls `preadv2`, `pwritev2`, `fdatasync`, `fallocate`, `futex` and `write` (to an eventfd).
+//! The event loop calls `fstat` and `io_uring_enter`; so do virtual CPUs at a reset.
 
 mod buffers;
 mod configuration;
@@ -44,6 +52,7 @@ mod options;
 mod request;
 mod ring;
 mod serve;
+mod split;
 mod statistics;
 #[cfg(test)]
 mod tests;

@@ -4,7 +4,9 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
-use vmm_virtio::{Activation, Broken, Flags, Memory, Queue, RateLimiter, Registrar, Watch};
+use vmm_virtio::{
+    Activation, Broken, Flags, Memory, Patience, Queue, RateLimiter, Registrar, Watch,
+};
 
 use crate::buffers::Buffers;
 use crate::configuration::{SECTOR, feature};
@@ -114,6 +116,7 @@ pub(crate) struct Active {
     lanes: Vec<Option<Lane>>,
     _watches: Vec<Watch>,
     done: Vec<Done>,
+    patience: Patience,
 }
 
 /// A queue.
@@ -123,6 +126,8 @@ struct Lane {
     queue: Queue,
     /// There may be requests that had to wait: for the engine, or for the limits.
     waiting: bool,
+    /// There were no more requests at the last look, and the driver was not asked to kick for the next.
+    drained: bool,
     /// Requests were given back that the driver was not told of.
     used: bool,
 }
@@ -135,6 +140,7 @@ impl Lane {
                 .map_err(|_| Broken("a queue can't be watched"))?,
             queue,
             waiting: false,
+            drained: false,
             used: false,
         })
     }
@@ -164,16 +170,13 @@ impl Active {
             return Err(Broken("the driver has set up no queue"));
         }
         let failed = |_| Broken("a disk's storage can't be watched");
-        let mut watches = vec![
-            events
-                .watch(storage.work.event(), Flags::READ, COMPLETIONS)
-                .map_err(failed)?,
-        ];
+        let mut watches = storage.work.watch(events, COMPLETIONS).map_err(failed)?;
         if let Some(limiter) = &storage.limiter {
             let watch = events.watch(limiter, Flags::READ, LIMITER);
             watches.push(watch.map_err(failed)?);
         }
         Ok(Self {
+            patience: Patience::new(events),
             memory: activation.memory,
             features: activation.features,
             lanes,
@@ -190,11 +193,8 @@ impl Active {
     ) -> Result<(), Broken> {
         match token {
             COMPLETIONS => {
+                storage.work.heard();
                 storage.work.submit();
-                // What was done may have been taken before the event was ready.
-                if !self.settle(storage)? {
-                    let _ = storage.work.event().read();
-                }
             }
             LIMITER => {
                 if let Some(limiter) = &mut storage.limiter {
@@ -206,8 +206,11 @@ impl Active {
                 let Some(Some(lane)) = self.lanes.get_mut(number as usize) else {
                     return Ok(());
                 };
-                lane.queue.kicked();
-                lane.serve(&self.memory, storage, &terms)?;
+                let kicks = lane.queue.kicked();
+                let taken = lane.serve(&self.memory, storage, &terms)?;
+                if kicks > 0 && lane.drained {
+                    self.patience.kicked(taken);
+                }
             }
         }
         self.settle(storage)?;
@@ -215,7 +218,10 @@ impl Active {
             if std::mem::take(&mut lane.used) {
                 lane.queue.notify()?;
             }
-            // Each in a turn of its own.
+            // As late as that: what has come meanwhile was not kicked for, and is for a turn of its own.
+            if std::mem::take(&mut lane.drained) && lane.queue.listen()? {
+                lane.queue.again();
+            }
             if lane.waiting && storage.work.room() && !storage.throttled() {
                 lane.queue.again();
             }
@@ -223,15 +229,13 @@ impl Active {
         Ok(())
     }
 
-    /// Answers what is done, and sees to what is not done yet. Whether there was something.
-    fn settle(&mut self, storage: &mut Storage) -> Result<bool, Broken> {
-        let mut some = false;
+    /// Answers what is done, and sees to what is not done yet.
+    fn settle(&mut self, storage: &mut Storage) -> Result<(), Broken> {
         loop {
             storage.work.reap(&mut self.done);
             if self.done.is_empty() {
-                return Ok(some);
+                return Ok(());
             }
-            some = true;
             for Done { mut job, result } in self.done.drain(..) {
                 let Some(code) = job.next(result, storage) else {
                     let Err(job) = storage.work.push(job) else {
@@ -262,31 +266,29 @@ impl Active {
 }
 
 impl Lane {
-    /// Takes requests, as many as there are, as go, and as one turn is for.
+    /// Takes requests, as many as there are, as go, and as one turn is for: how many that were.
     fn serve(
         &mut self,
         memory: &Arc<Memory>,
         storage: &mut Storage,
         terms: &Terms,
-    ) -> Result<(), Broken> {
+    ) -> Result<u16, Broken> {
         self.waiting = storage.throttled();
         if self.waiting {
-            return Ok(());
+            return Ok(0);
         }
+        self.queue.silence()?;
         let number = self.queue.number();
         let mut turn = TURN;
-        for _ in 0..self.queue.size() {
+        let mut taken = 0;
+        while taken < self.queue.size() && turn > 0 {
             if !storage.work.room() {
                 self.waiting = true;
                 break;
             }
             let Some(chain) = self.queue.pop(memory)? else {
-                // What came in the meantime was not kicked for.
-                if self.queue.listen()? {
-                    continue;
-                }
-                storage.work.submit();
-                return Ok(());
+                self.drained = true;
+                break;
             };
             let parsed = request::parse(&chain, number, memory, terms)?;
             let cost = parsed.cost();
@@ -312,16 +314,14 @@ impl Lane {
                     }
                 }
             }
+            taken += 1;
             turn = turn.saturating_sub(cost);
-            if turn == 0 {
-                break;
-            }
         }
         storage.work.submit();
-        if !self.waiting {
+        if !self.waiting && !self.drained {
             self.queue.again();
         }
-        Ok(())
+        Ok(taken)
     }
 }
 

@@ -9,7 +9,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 
 use rustix::fs::FallocateFlags;
-use vmm_virtio::EventFd;
+use vmm_virtio::{EventFd, Flags, Registrar, Watch};
 
 use crate::engine::{Action, Begin, Done, IN_FLIGHT, Job, Work};
 
@@ -17,6 +17,8 @@ pub(crate) struct Worker {
     shared: Arc<Shared>,
     thread: Option<JoinHandle<()>>,
     in_flight: usize,
+    /// Jobs were pushed that the thread was not told of.
+    pushed: bool,
 }
 
 struct Shared {
@@ -57,7 +59,12 @@ impl Worker {
             shared,
             thread: Some(thread),
             in_flight: 0,
+            pushed: false,
         })
+    }
+
+    pub(crate) fn in_flight(&self) -> usize {
+        self.in_flight
     }
 }
 
@@ -121,6 +128,7 @@ impl Work for Worker {
             return Err(job);
         }
         self.in_flight += 1;
+        self.pushed = true;
         self.shared.lock().todo.push_back(job);
         Ok(())
     }
@@ -130,19 +138,26 @@ impl Work for Worker {
     }
 
     fn submit(&mut self) {
-        self.shared.todo.notify_one();
+        if std::mem::take(&mut self.pushed) {
+            self.shared.todo.notify_one();
+        }
     }
 
-    fn event(&self) -> &EventFd {
-        &self.shared.event
+    fn watch(&self, events: &Registrar, token: u32) -> io::Result<Vec<Watch>> {
+        Ok(vec![events.watch(
+            &self.shared.event,
+            Flags::READ,
+            token,
+        )?])
+    }
+
+    fn heard(&mut self) {
+        // Nothing to read is as good: it was another that the loop has told of.
+        let _ = self.shared.event.read();
     }
 
     fn reap(&mut self, done: &mut Vec<Done>) {
         let mut state = self.shared.lock();
-        if state.done.is_empty() {
-            return;
-        }
-        let _ = self.shared.event.read();
         self.in_flight = self.in_flight.saturating_sub(state.done.len());
         done.append(&mut state.done);
     }

@@ -19,10 +19,14 @@ pub enum Role {
     Plugger,
     /// The thread that serves devices.
     Devices,
+    /// The same where disks are served by `io_uring`.
+    RingDevices,
     /// A thread that reads and writes a disk's file.
     Disk,
     /// A thread that runs a virtual CPU.
     Vcpu,
+    /// The same where disks are served by `io_uring`.
+    RingVcpu,
 }
 
 impl Role {
@@ -34,6 +38,7 @@ impl Role {
                 &rules::WORK,
                 &rules::DEVICES,
                 &rules::VCPU,
+                &rules::RING,
                 &rules::DISK,
                 &rules::PLUG,
                 &rules::SETUP,
@@ -49,7 +54,14 @@ impl Role {
             ],
             Self::Disk => &[&rules::EVERYBODY, &rules::DISK],
             Self::Devices => &[&rules::EVERYBODY, &rules::WORK, &rules::DEVICES],
+            Self::RingDevices => &[
+                &rules::EVERYBODY,
+                &rules::WORK,
+                &rules::DEVICES,
+                &rules::RING,
+            ],
             Self::Vcpu => &[&rules::EVERYBODY, &rules::WORK, &rules::VCPU],
+            Self::RingVcpu => &[&rules::EVERYBODY, &rules::WORK, &rules::VCPU, &rules::RING],
         };
         let mut all = lists.concat();
         if !matches!(self, Self::Main | Self::Disk) {

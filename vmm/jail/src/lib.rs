@@ -8,6 +8,8 @@
 //!   devices                           └─ started in Setup ──▶ Devices       serves all devices
 //!   vcpuN                                             └─ started in Setup ──▶ Vcpu
 //!   disk                              └─ started in Setup or by the Plugger ──▶ Disk
+//!
+//!   where a disk is served by io_uring, devices and vcpuN keep to RingDevices and RingVcpu
 //! ```
 //!
 //! A thread begins with what the thread has that starts it, and can only give up more: [`Role::Setup`] allows what all
@@ -43,6 +45,16 @@ pub struct Jail {
 }
 
 impl Jail {
+    /// Has devices and virtual CPUs keep to the lists of a machine whose disks are served by `io_uring`.
+    ///
+    /// # Errors
+    /// As [`Filter::new`].
+    pub fn serve_rings(&mut self) -> Result<(), JailError> {
+        self.devices = Self::also(Role::RingDevices)?;
+        self.vcpu = Self::also(Role::RingVcpu)?;
+        Ok(())
+    }
+
     /// A list that only some machines need: it takes its time to be made ready.
     ///
     /// # Errors

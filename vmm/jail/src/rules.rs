@@ -123,9 +123,13 @@ pub const WORK: [Rule; 7] = [
 ];
 
 /// What only the thread does that serves devices.
-pub const DEVICES: [Rule; 6] = [
-    // It waits for events.
+pub const DEVICES: [Rule; 9] = [
+    // It waits for events,
     Rule::call(libc::SYS_epoll_wait),
+    // and lets the guest go on first where that pays. Of itself only, and no policy but these two.
+    Rule::when(libc::SYS_sched_getscheduler, Is(0, 0)),
+    Rule::when(libc::SYS_sched_setscheduler, Is(0, 0)).and(Is(1, libc::SCHED_OTHER as u32)),
+    Rule::when(libc::SYS_sched_setscheduler, Is(0, 0)).and(Is(1, libc::SCHED_BATCH as u32)),
     // Memory that comes and goes is a file in memory, as long as what is there of it.
     Rule::call(libc::SYS_ftruncate),
     // A disk's file may have been cut: its length is looked at.
@@ -135,6 +139,14 @@ pub const DEVICES: [Rule; 6] = [
     Rule::request(libc::FIONBIO as u32),
     // vsock: the driver sends sockets of host programs that the guest wants to be connected to.
     Rule::call(libc::SYS_recvmsg),
+];
+
+/// What those do that serve a disk by `io_uring`: the thread that serves devices, and that of a virtual CPU whose driver
+/// resets one. What a ring does, no list sees: but nobody can make one any more, and those that there are were shut by whoever
+/// made them (`vmm-blk`): they read and write one disk's file each, and what they may do cannot be changed.
+pub const RING: [Rule; 1] = [
+    // Requests begin, and are waited for. Nothing else: no signal mask, no other ring's number.
+    Rule::when(libc::SYS_io_uring_enter, Lacks(3, !1)),
 ];
 
 /// What the thread of a disk does: it reads and writes one file.
@@ -205,7 +217,7 @@ pub const VCPU: [Rule; 2] = [
 ];
 
 /// What else it takes to make a machine, before any guest has run.
-pub const SETUP: [Rule; 25] = [
+pub const SETUP: [Rule; 27] = [
     // KVM: version, abilities and features, the size of what a virtual CPU shares with us.
     kvm(0x00),
     kvm(0x03),
@@ -238,6 +250,10 @@ pub const SETUP: [Rule; 25] = [
     Rule::when(libc::SYS_fcntl, Is(1, libc::F_SETFD as u32)),
     // The event loop.
     Rule::call(libc::SYS_epoll_create1),
+    // Rings of disks, which are shut before anything is done with them. No guest runs yet; when one does, nobody can make
+    // a ring or have one do anything else.
+    Rule::call(libc::SYS_io_uring_setup),
+    Rule::call(libc::SYS_io_uring_register),
     // The stack's end is found by its limit; a limit is set for files. Of this process only.
     Rule::when(libc::SYS_prlimit64, Is(0, 0)),
     // The signal that stops virtual CPUs is given a handler.

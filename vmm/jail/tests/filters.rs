@@ -27,6 +27,9 @@ const ROLES: [Role; 4] = [Role::Setup, Role::Main, Role::Devices, Role::Vcpu];
 /// Those of a machine that has disks, or takes devices while its guest runs.
 const MORE: [Role; 2] = [Role::Plugger, Role::Disk];
 
+/// Those of a machine whose disks are served by `io_uring`.
+const RINGS: [Role; 2] = [Role::RingDevices, Role::RingVcpu];
+
 /// The end of a child that keeps to a list and then makes a call.
 fn child(role: Role, violation: Violation, call: &dyn Fn() -> c_long) -> End {
     // SAFETY: see the head of this file.
@@ -104,11 +107,15 @@ fn forbidden() -> Vec<Attempt> {
         attempt("connect", libc::SYS_connect, [0, 0, 0, 0]),
         attempt("bind", libc::SYS_bind, [0, 0, 0, 0]),
         attempt("accept, to be inherited", libc::SYS_accept4, [-1, 0, 0, 0]),
-        attempt("a ring", libc::SYS_io_uring_setup, [0; 4]),
+        // With a signal mask, as of a ring that is registered, and with the kernel's thread woken.
+        attempt("a ring's mask", libc::SYS_io_uring_enter, [-1, 0, 0, 8]),
+        attempt("a ring's number", libc::SYS_io_uring_enter, [-1, 0, 0, 16]),
+        attempt("a ring's thread", libc::SYS_io_uring_enter, [-1, 0, 0, 2]),
+        attempt("to run first", libc::SYS_sched_setscheduler, [0, 1, 0, 0]),
         attempt(
-            "requests by a ring",
-            libc::SYS_io_uring_enter,
-            [-1, 0, 0, 0],
+            "others' turn",
+            libc::SYS_sched_setscheduler,
+            [1, libc::SCHED_BATCH.into(), 0, 0],
         ),
         attempt("statx of a name", libc::SYS_statx, [folder, root, 0, 0]),
         ("send elsewhere", Box::new(send_elsewhere)),
@@ -195,7 +202,7 @@ fn forbidden() -> Vec<Attempt> {
 
 #[test]
 fn what_nobody_may_do_is_the_end() {
-    for role in ROLES.into_iter().chain(MORE) {
+    for role in ROLES.into_iter().chain(MORE).chain(RINGS) {
         for (name, attempt) in forbidden() {
             let end = child(role, Violation::Kill, &attempt);
             assert_eq!(end, End::Signal(libc::SIGSYS), "{role:?}: {name}");
@@ -226,9 +233,18 @@ fn what_only_others_may_do_is_the_end() {
         ),
         attempt("not blocking", libc::SYS_fcntl, [0, 4, 0, 0]),
         ("memory of a file", Box::new(|| map(DATA, libc::MAP_SHARED))),
+        attempt("a ring", libc::SYS_io_uring_setup, [0; 4]),
+        attempt(
+            "a ring that does more",
+            libc::SYS_io_uring_register,
+            [-1, 0, 0, 0],
+        ),
     ];
     for (name, attempt) in setup_only {
-        for role in [Role::Main, Role::Devices, Role::Vcpu] {
+        for role in [Role::Main, Role::Devices, Role::Vcpu]
+            .into_iter()
+            .chain(RINGS)
+        {
             let end = child(role, Violation::Kill, &attempt);
             assert_eq!(end, End::Signal(libc::SIGSYS), "{role:?}: {name}");
         }
@@ -273,6 +289,16 @@ fn what_only_others_may_do_is_the_end() {
         &devices,
         attempt("accept", libc::SYS_accept4, [-1, 0, 0, inherits_not]),
     );
+    for policy in [libc::SCHED_OTHER, libc::SCHED_BATCH] {
+        of(
+            &devices,
+            attempt(
+                "patience",
+                libc::SYS_sched_setscheduler,
+                [0, policy.into(), 0, 0],
+            ),
+        );
+    }
     let vcpus = [Role::Setup, Role::Vcpu];
     of(&vcpus, attempt("run", libc::SYS_ioctl, [-1, RUN, 0, 0]));
     let receive = [Role::Setup, Role::Main, Role::Devices];
@@ -302,6 +328,34 @@ fn what_only_others_may_do_is_the_end() {
         &vcpus,
         attempt("run", libc::SYS_ioctl, [-1, RUN | 1 << 32, 0, 0]),
     );
+}
+
+/// What only those may do that serve disks by `io_uring`: with a ring that is there, begin requests and wait for them.
+#[test]
+fn requests_by_a_ring_are_for_machines_that_have_one() {
+    for flags in [0, 1] {
+        let (name, enter) = attempt("enter", libc::SYS_io_uring_enter, [-1, 0, 0, flags]);
+        for role in ROLES.into_iter().chain(MORE) {
+            let end = child(role, Violation::Kill, &enter);
+            if role == Role::Setup {
+                assert_eq!(end, End::Refused(libc::EBADF), "{role:?}: {name}");
+            } else {
+                assert_eq!(end, End::Signal(libc::SIGSYS), "{role:?}: {name}");
+            }
+        }
+        for role in RINGS {
+            let end = child(role, Violation::Kill, &enter);
+            assert_eq!(end, End::Refused(libc::EBADF), "{role:?}: {name}");
+        }
+    }
+    // Beside that they are what they are elsewhere.
+    let wait = attempt("epoll_wait", libc::SYS_epoll_wait, [-1, 0, 0, 0]).1;
+    let run = attempt("run", libc::SYS_ioctl, [-1, RUN, 0, 0]).1;
+    for (role, waits) in [(Role::RingDevices, true), (Role::RingVcpu, false)] {
+        let refused = |end: End| matches!(end, End::Passed | End::Refused(_));
+        assert_eq!(refused(child(role, Violation::Kill, &wait)), waits);
+        assert_eq!(refused(child(role, Violation::Kill, &run)), !waits);
+    }
 }
 
 /// What a machine that takes devices may still do while its guest runs, and what it may not.

@@ -11,6 +11,8 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use vmm_sys_util::eventfd::EventFd;
 
+use crate::patience::Manner;
+
 /// What a descriptor is ready for, or is watched for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Flags(u32);
@@ -65,6 +67,7 @@ struct Shared {
     epoll: OwnedFd,
     watches: Mutex<Watches>,
     stop: EventFd,
+    manner: Arc<Manner>,
 }
 
 /// Who is told, by the number of a watch. No number comes twice, so that nobody is told of a watch that is gone: an event
@@ -109,6 +112,7 @@ impl EventLoop {
                 epoll,
                 watches: Mutex::default(),
                 stop,
+                manner: Arc::default(),
             }),
         })
     }
@@ -149,6 +153,7 @@ impl EventLoop {
         events: &mut [libc::epoll_event; BATCH],
         patience: i32,
     ) -> io::Result<Option<usize>> {
+        self.shared.manner.adopt();
         // SAFETY: `events` has room for BATCH events and lives on.
         let count = unsafe {
             libc::epoll_wait(
@@ -217,6 +222,10 @@ impl Registrar {
             fd,
             number,
         })
+    }
+
+    pub(crate) fn manner(&self) -> Arc<Manner> {
+        Arc::clone(&self.shared.manner)
     }
 }
 

@@ -23,6 +23,7 @@ mod device;
 mod events;
 mod interrupt;
 mod limit;
+mod patience;
 mod queue;
 #[cfg(feature = "testing")]
 pub mod testing;
@@ -33,6 +34,7 @@ pub use device::{Activation, Broken, ConfigSpace, Device, Offer};
 pub use events::{EventLoop, Flags, Handler, Registrar, Watch};
 pub use interrupt::{Interrupt, Signals};
 pub use limit::{RateLimiter, Rates};
+pub use patience::Patience;
 pub use queue::{Chain, Queue};
 pub use transport::{REGISTERS, Transport};
 pub use vectored::{copy_from, copy_to, read_vectored, total, write_vectored};

@@ -108,13 +108,16 @@ impl Queue {
         events.watch(&*self.kick, Flags::READ, u32::from(self.number))
     }
 
-    /// Takes note of a kick: call this before looking at the queue.
-    pub fn kicked(&self) {
+    /// Takes note of a kick: call this before looking at the queue. How often it was the driver's.
+    pub fn kicked(&self) -> u64 {
         // Nothing to read is as good: somebody took it already.
-        if let Ok(kicks) = self.kick.read() {
-            let own = self.own_kicks.swap(0, Ordering::Relaxed);
-            self.interrupt.kicked(kicks.saturating_sub(own));
-        }
+        let Ok(kicks) = self.kick.read() else {
+            return 0;
+        };
+        let own = self.own_kicks.swap(0, Ordering::Relaxed);
+        let kicks = kicks.saturating_sub(own);
+        self.interrupt.kicked(kicks);
+        kicks
     }
 
     /// Has the device woken again, as if the driver had kicked. One event takes at most [`size`](Self::size) requests and

@@ -269,7 +269,9 @@ impl Device for Vsock {
                 active.from_guest.kicked();
                 active.take_packets(&mut self.table, &mut self.host)?;
             }
-            EVENTS => active.told.kicked(),
+            EVENTS => {
+                active.told.kicked();
+            }
             LISTENER => {
                 if let Some(door) = &mut self.door {
                     door.accept(&mut self.table, &active.events, now);

@@ -1,9 +1,10 @@
 //! The disk's write cache, which is the host's: on, off, or not understood by the driver (5.2.5.2).
 
+use std::io;
 use std::sync::{Arc, Mutex};
 
-use vmm_virtio::EventFd;
 use vmm_virtio::testing::Driver;
+use vmm_virtio::{Registrar, Watch};
 
 use super::{ALL, DISCARD, FLUSH, OK, Rig, WRITE_ZEROES, disk, engines, file, options};
 use crate::configuration::feature;
@@ -30,8 +31,12 @@ impl Work for Recorder {
         self.work.submit();
     }
 
-    fn event(&self) -> &EventFd {
-        self.work.event()
+    fn watch(&self, events: &Registrar, token: u32) -> io::Result<Vec<Watch>> {
+        self.work.watch(events, token)
+    }
+
+    fn heard(&mut self) {
+        self.work.heard();
     }
 
     fn reap(&mut self, done: &mut Vec<Done>) {

@@ -11,15 +11,22 @@ use vmm_virtio::testing::Driver;
 
 use super::{disk, file, options};
 use crate::buffers::{Buffers, StatusByte};
-use crate::engine::{Action, IN_FLIGHT, Job, Work};
+use crate::engine::{Access, Action, IN_FLIGHT, Job, Work};
 use crate::request::{Kind, Request};
 use crate::ring::Ring;
+use crate::split::Split;
 use crate::worker::Worker;
-use crate::{Engine, Options};
+use crate::{Begin, Engine, Options};
+
+/// What a disk on storage past the host's cache does.
+pub(crate) const DIRECT: Access = Access {
+    write: true,
+    direct: true,
+};
 
 /// A ring, where this machine lets us have one.
-pub(crate) fn ring(file: &Arc<OwnedFd>) -> Option<Ring> {
-    match Ring::new(file) {
+pub(crate) fn ring(file: &Arc<OwnedFd>, access: Access) -> Option<Ring> {
+    match Ring::new(file, access) {
         Ok(ring) => Some(ring),
         Err(error) => {
             eprintln!("skipped: no io_uring here: {error}");
@@ -30,14 +37,20 @@ pub(crate) fn ring(file: &Arc<OwnedFd>) -> Option<Ring> {
 
 /// The engines that can be had here.
 pub(crate) fn all() -> Vec<Engine> {
-    let ring = ring(&Arc::new(file(1).into())).map(|_| Engine::Uring);
+    let ring = ring(&Arc::new(file(1).into()), DIRECT).map(|_| Engine::Uring);
     ring.into_iter().chain([Engine::Worker]).collect()
 }
 
 fn works(file: &Arc<OwnedFd>) -> Vec<Box<dyn Work>> {
-    let ring = ring(file).map(|ring| -> Box<dyn Work> { Box::new(ring) });
-    let worker: Box<dyn Work> = Box::new(Worker::new(file, Arc::new(|| Ok(()))).expect("a worker"));
-    ring.into_iter().chain([worker]).collect()
+    let begin: Begin = Arc::new(|| Ok(()));
+    let mut works: Vec<Box<dyn Work>> = Vec::new();
+    if let Some(ring) = ring(file, DIRECT) {
+        works.push(Box::new(ring));
+        let split = Split::new(file, DIRECT, Arc::clone(&begin));
+        works.push(Box::new(split.expect("both")));
+    }
+    works.push(Box::new(Worker::new(file, begin).expect("a worker")));
+    works
 }
 
 /// Reads into the memory's address.
