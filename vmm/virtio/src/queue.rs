@@ -1,6 +1,8 @@
 //! Split virtqueues (virtio 1.3, 2.7), seen from the device.
 
 #[cfg(test)]
+mod signals;
+#[cfg(test)]
 mod tests;
 
 use std::io;

@@ -7,7 +7,7 @@
 use std::fs::File;
 use std::os::fd::FromRawFd;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{Ordering, fence};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -369,6 +369,29 @@ impl Driver {
             load(0) & 1 == 0
         } else {
             load(4 + u64::from(state.size) * 8) == state.added
+        }
+    }
+
+    /// Kicks the device if it wants that for one of the requests that were added last, so many, as a driver does that spares
+    /// itself every other kick.
+    pub fn kick_if_wanted(&self, queue: usize, added: u16) {
+        // The requests are there before it is looked at what the device wants.
+        fence(Ordering::SeqCst);
+        let ring = GuestAddress(Ring::addresses(queue)[2]);
+        let state = &self.queues[queue];
+        let load = |offset: u64| {
+            let address = ring.unchecked_add(offset);
+            let value: u16 = self.memory.load(address, Ordering::SeqCst).expect("memory");
+            u16::from_le(value)
+        };
+        let wanted = if self.features & 1 << 29 == 0 {
+            load(0) & 1 == 0
+        } else {
+            let event = load(4 + u64::from(state.size) * 8);
+            state.added.wrapping_sub(event).wrapping_sub(1) < added
+        };
+        if wanted {
+            self.kick(queue);
         }
     }
 

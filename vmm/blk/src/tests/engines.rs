@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use vm_memory::{Bytes, GuestAddress, GuestMemory};
-use vmm_virtio::testing::Driver;
+use vmm_virtio::testing::{Driver, wait};
 
 use super::{disk, file, options};
 use crate::buffers::{Buffers, StatusByte};
@@ -95,6 +95,11 @@ fn a_stopped_engine_touches_nothing_any_more() {
         assert!(!work.room());
         assert!(work.push(job(&memory, 1, 1)).is_err());
         work.submit();
+        let held = Arc::strong_count(&memory);
+        assert!(
+            held > usize::from(IN_FLIGHT),
+            "the memory stays for all of them"
+        );
         // So that the worker is in the middle of its first; if it isn't, this tests less.
         std::thread::sleep(Duration::from_millis(50));
         let mut done = Vec::new();
@@ -109,6 +114,7 @@ fn a_stopped_engine_touches_nothing_any_more() {
             }
         });
         work.stop();
+        assert_eq!(Arc::strong_count(&memory), 1);
         let after: Vec<u8> = (1..=u64::from(IN_FLIGHT))
             .map(|address| memory.read_obj(GuestAddress(address)).expect("memory"))
             .collect();
@@ -123,7 +129,7 @@ fn a_stopped_engine_touches_nothing_any_more() {
         assert!(work.room());
         assert!(work.push(job(&memory, 1000, 1)).is_ok());
         work.submit();
-        vmm_virtio::testing::wait("a read", || {
+        wait("a read", || {
             work.reap(&mut done);
             done.pop()
                 .map(|done| assert_eq!(done.result.expect("reads"), 1))
@@ -139,6 +145,52 @@ fn a_stopped_engine_touches_nothing_any_more() {
         // For the one that the worker may be in.
         writer.write_all(&[9; 128]).expect("writes");
         dropping.join().expect("no panic");
+        drain(&reader);
+    }
+}
+
+/// The same with a disk around it: its driver resets it, or it is taken away, while the event loop's thread has requests in
+/// the ring. These threads are others than the one that has begun the requests.
+#[test]
+fn a_disk_gives_all_memory_back_that_its_ring_has() {
+    let (reader, mut writer) = std::io::pipe().expect("a pipe");
+    let reader = Arc::new(OwnedFd::from(reader));
+    for unplugged in [false, true] {
+        if ring(&reader, DIRECT).is_none() {
+            return;
+        }
+        let mut disk = disk(&file(64), options(Engine::Uring));
+        let begin: Begin = Arc::new(|| Ok(()));
+        disk.storage.work = Box::new(Split::new(&reader, DIRECT, begin).expect("both"));
+        let mut driver = Driver::start(Box::new(disk), u64::MAX);
+        let place = GuestAddress(driver.room(64 << 9));
+        for number in 0..64 {
+            let head = driver.room(17);
+            let header = super::header(super::IN, number);
+            let memory = &driver.memory;
+            memory
+                .write_slice(&header, GuestAddress(head))
+                .expect("memory");
+            let data = (place.0 + number * 512, 512, true);
+            driver.add_at(0, &[(head, 16, false), data, (head + 16, 1, true)]);
+        }
+        let idle = Arc::strong_count(&driver.memory);
+        driver.kick(0);
+        wait("the requests", || {
+            (Arc::strong_count(&driver.memory) >= idle + 2 * 64).then_some(())
+        });
+        if unplugged {
+            // With the thread of the event loop, and all that it would still do for the ring.
+            drop(driver.transport.unplug().expect("the disk"));
+        } else {
+            driver.write(0x70, 0);
+        }
+        assert!(Arc::strong_count(&driver.memory) <= idle);
+        writer.write_all(&[7; 4096]).expect("writes");
+        std::thread::sleep(Duration::from_millis(50));
+        let mut after = [1; 64 << 9];
+        driver.memory.read_slice(&mut after, place).expect("memory");
+        assert!(after.iter().all(|&byte| byte == 0), "memory was written");
         drain(&reader);
     }
 }

@@ -6,11 +6,13 @@ use std::time::{Duration, Instant};
 
 use vm_memory::{Bytes, GuestAddress};
 use vmm_virtio::Rates;
-use vmm_virtio::testing::wait;
+use vmm_virtio::testing::{Driver, wait};
 
 use super::{
-    ALL, FLUSH, IN, IOERR, OK, OUT, Rig, WRITE_ZEROES, engines, file, header, options, segment,
+    ALL, FLUSH, IN, IOERR, OK, OUT, Rig, WRITE_ZEROES, disk, engines, file, header, options,
+    segment,
 };
+use crate::configuration::feature;
 use crate::{Engine, Options};
 
 /// As many as the driver's queue takes, all at once, again and again, on more queues than the engine has room for.
@@ -120,6 +122,73 @@ fn the_kernel_starts_no_threads() {
             }
         }
         assert_eq!(threads(), 0, "a thread of the kernel");
+    }
+}
+
+/// A driver that kicks only when it is asked to, and looks only when it is interrupted: it never waits for ever, and is hardly
+/// ever told of one answer alone.
+#[test]
+fn a_driver_that_waits_to_be_told_is_told() {
+    const REQUESTS: u16 = 4000;
+    const DEPTH: u16 = 32;
+    for engine in engines::all() {
+        for features in [ALL, ALL & !feature::EVENT_IDX] {
+            let mut rig = Rig::with(file(64), options(engine), features);
+            let (mut added, mut taken) = (0_u16, 0);
+            while taken < REQUESTS {
+                // In pieces, so that there are all kinds of moments.
+                for piece in [1, 7, DEPTH] {
+                    let count = piece.min(REQUESTS - added).min(DEPTH - (added - taken));
+                    for number in added..added + count {
+                        let sector = header(IN, u64::from(number % 64));
+                        rig.driver.add(0, &[&sector], &[512, 1]);
+                    }
+                    added += count;
+                    if count > 0 {
+                        rig.driver.kick_if_wanted(0, count);
+                    }
+                }
+                rig.driver.expect_interrupt();
+                while let Some((_, _, contents)) = rig.driver.used(0) {
+                    assert_eq!(contents[512], OK);
+                    taken += 1;
+                }
+            }
+            let signals = rig.driver.transport.signals();
+            let most = u64::from(REQUESTS);
+            assert!(
+                signals.kicks < most && signals.interrupts < most,
+                "{signals:?}"
+            );
+        }
+    }
+}
+
+/// What the driver has added before the loop looks: one kick, one interrupt.
+#[test]
+fn what_comes_together_is_told_of_together() {
+    // A thread would answer whenever it likes.
+    if !engines::all().contains(&Engine::Uring) {
+        return;
+    }
+    let disk = Box::new(disk(&file(64), options(Engine::Uring)));
+    let mut driver = Driver::find_unserved(disk, Driver::memory());
+    driver.negotiate(ALL);
+    driver.set_up(256);
+    driver.write(0x70, 15);
+    // The driver asks for the first interrupt, and the device for the first kick.
+    while driver.serve(0) > 0 {}
+    for round in 0..10 {
+        for sector in 0..32 {
+            driver.add(0, &[&header(IN, sector)], &[512, 1]);
+            driver.kick_if_wanted(0, 1);
+        }
+        while driver.serve(0) > 0 {}
+        for _ in 0..32 {
+            assert_eq!(driver.used(0).expect("an answer").2[512], OK);
+        }
+        let signals = driver.transport.signals();
+        assert_eq!((signals.kicks, signals.interrupts), (round + 1, round + 1));
     }
 }
 

@@ -8,45 +8,66 @@ const SIZES: [u16; 3] = [1, 2, 4];
 const CORNERS: [u16; 3] = [0, 0x7fff, 0xfffe];
 
 const TABLE: u64 = 0;
-const DRIVER: u64 = 0x1000;
-const DEVICE: u64 = 0x2000;
+pub(super) const DRIVER: u64 = 0x1000;
+pub(super) const DEVICE: u64 = 0x2000;
 
 /// A queue whose driver has written one descriptor into each place of the table, and all heads into its ring, the last
 /// one first.
 fn queue(size: u16, event_idx: bool) -> (Queue, Arc<Memory>) {
-    let memory = Arc::new(Memory::from_ranges(&[(GuestAddress(0), 0x4000)]).expect("memory"));
-    for slot in 0..size {
-        let descriptor = [0x3000_u64, 1].map(u64::to_le_bytes).concat();
-        let place = TABLE + u64::from(slot) * 16;
-        memory
-            .write_slice(&descriptor, GuestAddress(place))
-            .expect("memory");
-        let place = DRIVER + 4 + u64::from(slot) * 2;
-        memory
-            .write_obj((size - 1 - slot).to_le(), GuestAddress(place))
-            .expect("memory");
-    }
-    let mut ring = virtio_queue::Queue::new(4).expect("a size");
-    ring.set_size(size);
-    ring.set_desc_table_address(Some(TABLE as u32), None);
-    ring.set_avail_ring_address(Some(DRIVER as u32), None);
-    ring.set_used_ring_address(Some(DEVICE as u32), None);
-    ring.set_event_idx(event_idx);
-    ring.set_ready(true);
-    assert!(ring.is_valid(&*memory));
-    let kick = Arc::new(EventFd::new(libc::EFD_NONBLOCK).expect("an event"));
-    let interrupt = Interrupt::new().expect("an interrupt");
-    let queue = Queue::new(0, ring, Arc::clone(&memory), kick, interrupt);
-    (queue, memory)
+    let host = Host::new();
+    (host.queue(size, event_idx), host.memory)
 }
 
-fn store(memory: &Memory, address: u64, value: u16) {
+/// What a queue needs, to be used again and again.
+pub(super) struct Host {
+    pub(super) memory: Arc<Memory>,
+    kick: Arc<EventFd>,
+    interrupt: Interrupt,
+}
+
+impl Host {
+    pub(super) fn new() -> Self {
+        let ranges = [(GuestAddress(0), 0x4000)];
+        Self {
+            memory: Arc::new(Memory::from_ranges(&ranges).expect("memory")),
+            kick: Arc::new(EventFd::new(libc::EFD_NONBLOCK).expect("an event")),
+            interrupt: Interrupt::new().expect("an interrupt"),
+        }
+    }
+
+    pub(super) fn queue(&self, size: u16, event_idx: bool) -> Queue {
+        let memory = &self.memory;
+        for slot in 0..size {
+            let descriptor = [0x3000_u64, 1].map(u64::to_le_bytes).concat();
+            let place = TABLE + u64::from(slot) * 16;
+            memory
+                .write_slice(&descriptor, GuestAddress(place))
+                .expect("memory");
+            let place = DRIVER + 4 + u64::from(slot) * 2;
+            memory
+                .write_obj((size - 1 - slot).to_le(), GuestAddress(place))
+                .expect("memory");
+        }
+        let mut ring = virtio_queue::Queue::new(4).expect("a size");
+        ring.set_size(size);
+        ring.set_desc_table_address(Some(TABLE as u32), None);
+        ring.set_avail_ring_address(Some(DRIVER as u32), None);
+        ring.set_used_ring_address(Some(DEVICE as u32), None);
+        ring.set_event_idx(event_idx);
+        ring.set_ready(true);
+        assert!(ring.is_valid(&**memory));
+        let kick = Arc::clone(&self.kick);
+        Queue::new(0, ring, Arc::clone(memory), kick, self.interrupt.clone())
+    }
+}
+
+pub(super) fn store(memory: &Memory, address: u64, value: u16) {
     memory
         .store(value.to_le(), GuestAddress(address), Ordering::Relaxed)
         .expect("memory");
 }
 
-fn load(memory: &Memory, address: u64) -> u16 {
+pub(super) fn load(memory: &Memory, address: u64) -> u16 {
     let value = memory.load(GuestAddress(address), Ordering::Relaxed);
     u16::from_le(value.expect("memory"))
 }
