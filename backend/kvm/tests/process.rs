@@ -7,8 +7,9 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 
-use backend_api::Privileges;
-use backend_api::conformance::PATIENCE;
+use backend_api::conformance::{PATIENCE, guest};
+use backend_api::{Device, Disk, Privileges, SpareDevices};
+use rustix::fs::{MemfdFlags, ftruncate, memfd_create};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::timeout;
 
@@ -102,6 +103,71 @@ fn threads(process: &Process, uid: u32, gid: u32) {
     }
     let expected = ["cofferdam-vmm", "devices", "vcpu0", "vcpu1"].map(str::to_owned);
     assert_eq!(names, BTreeSet::from(expected));
+}
+
+/// How many rings a process has, and its threads for disks: ours, and the kernel's for rings.
+fn serving_disks(process: &Process) -> [usize; 3] {
+    let rings = process.names("fd");
+    let rings = rings.iter().filter(|number| {
+        let target = process.link(&format!("fd/{number}"));
+        target == "anon_inode:[io_uring]"
+    });
+    let names: Vec<_> = process.names("task");
+    let names = names.iter().map(|number| {
+        let thread = Process(process.0.join("task").join(number));
+        // One more where it was started by a thread that had its own already.
+        let filters = thread.status("Seccomp_filters");
+        assert!(["3", "4"].contains(&&*filters[0]), "{number}: {filters:?}");
+        thread.text("comm").trim().to_owned()
+    });
+    let names: Vec<_> = names.collect();
+    let count = |begin: &str| names.iter().filter(|name| name.starts_with(begin)).count();
+    [rings.count(), count("disk"), count("iou-")]
+}
+
+/// A disk of the boot has a ring, and a thread if it is written; one that comes later has a thread, as nobody can make a
+/// ring any more.
+#[tokio::test(flavor = "current_thread")]
+async fn disks_have_rings_from_the_boot_and_threads_later() {
+    let fixture = match common::fixture() {
+        Ok(fixture) => fixture,
+        Err(why) => {
+            eprintln!("skipped: {why}");
+            return;
+        }
+    };
+    let disk = |read_only| {
+        let file = memfd_create("disk", MemfdFlags::CLOEXEC).expect("a file in memory");
+        ftruncate(&file, 1 << 20).expect("has a length");
+        Disk {
+            file,
+            read_only,
+            serial: String::new(),
+        }
+    };
+    let mut config = fixture.config(&[guest::SHELL]);
+    config.disks = vec![disk(true), disk(false)];
+    config.spare_devices = SpareDevices {
+        places: 1,
+        disk_bytes: 1 << 20,
+        share: false,
+    };
+    let (mut vm, mut link) = fixture.boot(config).await;
+    let busy = "b=/bin/busybox; for disk in vda vdb; do $b cat /dev/$disk >/dev/null; done
+        $b dd if=/dev/zero of=/dev/vdb bs=4k count=16 conv=fsync 2>/dev/null; echo $?";
+    assert_eq!(guest::run(&*vm, &mut link, busy).await, "0");
+    let pid = vm.pid().expect("it runs");
+    let process = Process(PathBuf::from(format!("/proc/{pid}")));
+    assert_eq!(serving_disks(&process), [2, 1, 0]);
+    let plug = vm.plug().expect("it can");
+    let place = plug.plug(Device::Disk(disk(true))).await.expect("plugs");
+    assert_eq!(serving_disks(&process), [2, 2, 0]);
+    let said = guest::run(&*vm, &mut link, &guest::tell("bind", place)).await;
+    assert_eq!(said, "", "the guest takes it");
+    let read = "$b cat /dev/vdc | $b wc -c";
+    assert_eq!(guest::run(&*vm, &mut link, read).await, "1048576");
+    assert_eq!(serving_disks(&process), [2, 2, 0]);
+    vm.stop().await.expect("stops");
 }
 
 fn surroundings(process: &Process) {

@@ -7,6 +7,7 @@ mod common;
 mod agent;
 mod census;
 mod devices;
+mod disks;
 mod driver;
 mod group;
 mod guest;
