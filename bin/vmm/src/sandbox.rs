@@ -138,6 +138,9 @@ impl Sandbox {
         if rings {
             jail.serve_rings()?;
         }
+        if !wanted.disks.is_empty() {
+            vmm_jail::limit_locked()?;
+        }
         for image in &wanted.images {
             let image = devices::image(image, &mut received)?;
             let (slot, statistics) = machine.plug_image(image)?;

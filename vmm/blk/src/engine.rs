@@ -126,12 +126,12 @@ pub(crate) fn start(
     Ok((Engine::Worker, Box::new(Worker::new(file, begin)?)))
 }
 
-/// Whether the host has no `io_uring` for us, or one that is too old (before Linux 5.15), rather than being out of
-/// something.
+/// Whether the host has no `io_uring` for us, one that is too old (before Linux 5.15), or no more locked memory, which newer
+/// kernels count rings as: rather than being out of something that a thread needs, too.
 fn refused(error: &io::Error) -> bool {
     matches!(
         error.raw_os_error(),
-        Some(libc::EPERM | libc::EACCES | libc::ENOSYS | libc::EINVAL)
+        Some(libc::EPERM | libc::EACCES | libc::ENOSYS | libc::EINVAL | libc::ENOMEM)
     )
 }
 
@@ -145,7 +145,7 @@ mod tests {
             (libc::EPERM, true),
             (libc::ENOSYS, true),
             (libc::EINVAL, true),
-            (libc::ENOMEM, false),
+            (libc::ENOMEM, true),
             (libc::EMFILE, false),
         ] {
             assert_eq!(refused(&io::Error::from_raw_os_error(error)), other);

@@ -2,7 +2,8 @@
 //!
 //! `prisoner CONTROL WALLS NUMBER [NAME…]`: tries everything, or what has these names (`wait` does nothing for ever), and writes a line for each try on the
 //! descriptor CONTROL: its name, and what the kernel answered. WALLS is what it gives up before: `none`, `files`, or a
-//! thread's list with all that goes before it (`setup`, `main`, `devices`, `vcpu`). NUMBER is the number of a process
+//! thread's list with all that goes before it (`setup`, `main`, `devices`, `vcpu`, and `ring-devices` and `ring-vcpu` of
+//! machines whose disks are served by `io_uring`). NUMBER is the number of a process
 //! that is none of its business.
 #![expect(
     unsafe_code,
@@ -22,7 +23,7 @@ const SOCKET: &[u8] = b"\0cofferdam-prisoner";
 type Try = fn(c_long) -> c_long;
 
 /// What is tried. Each gets the number of the process that is none of its business.
-const TRIES: [(&str, Try); 22] = [
+const TRIES: [(&str, Try); 23] = [
     // First: others leave some open.
     ("descriptors", |_| {
         let open = |fd: &c_long| call(libc::SYS_fcntl, &[*fd, libc::F_GETFD.into()]) >= 0;
@@ -112,6 +113,12 @@ const TRIES: [(&str, Try); 22] = [
     ("descriptor", |other| {
         call(libc::SYS_pidfd_open, &[other, 0])
     }),
+    ("ring", |_| {
+        let mut parameters = [0_u64; 15];
+        let place = parameters.as_mut_ptr() as c_long;
+        // As many requests as a disk's.
+        call(libc::SYS_io_uring_setup, &[256, place])
+    }),
     ("shared-memory", |_| {
         call(libc::SYS_shmget, &[0x0c0f_fe2d, 4096])
     }),
@@ -152,11 +159,14 @@ fn confine(walls: &str) -> Result<(), vmm_jail::JailError> {
         "files" => return vmm_jail::restrict_files(),
         _ => {}
     }
-    let jail = vmm_jail::enter()?;
+    let mut jail = vmm_jail::enter()?;
+    if walls.starts_with("ring-") {
+        jail.serve_rings()?;
+    }
     match walls {
         "main" => jail.main.apply(),
-        "devices" => jail.devices.apply(),
-        "vcpu" => jail.vcpu.apply(),
+        "devices" | "ring-devices" => jail.devices.apply(),
+        "vcpu" | "ring-vcpu" => jail.vcpu.apply(),
         _ => Ok(()),
     }
 }

@@ -31,7 +31,7 @@ use std::sync::Arc;
 
 pub use error::JailError;
 pub use filter::{Filter, Role, Violation};
-pub use process::{limit_files, restrict_files};
+pub use process::{limit_files, limit_locked, restrict_files};
 
 /// The lists that every machine still applies, ready for the threads that they are for.
 #[derive(Debug, Clone)]

@@ -56,6 +56,18 @@ pub fn limit_files(bytes: u64) -> Result<(), JailError> {
     setrlimit(Resource::Fsize, both).map_err(|errno| system("limit files", errno))
 }
 
+/// Has no more memory locked than is already: rings of disks are counted so by some kernels.
+///
+/// # Errors
+/// [`JailError::System`].
+pub fn limit_locked() -> Result<(), JailError> {
+    let none = Rlimit {
+        current: Some(0),
+        maximum: Some(0),
+    };
+    setrlimit(Resource::Memlock, none).map_err(|errno| system("limit locked memory", errno))
+}
+
 pub(crate) fn system(step: &'static str, source: impl Into<io::Error>) -> JailError {
     JailError::System {
         step,

@@ -211,7 +211,8 @@ fn without_io_uring_a_thread_does_it() {
     for (errno, falls_back) in [
         (libc::EPERM, true),
         (libc::ENOSYS, true),
-        (libc::ENOMEM, false),
+        (libc::ENOMEM, true),
+        (libc::EMFILE, false),
     ] {
         let forbidden = BTreeMap::from([(libc::SYS_io_uring_setup, Vec::new())]);
         let filter = SeccompFilter::new(
