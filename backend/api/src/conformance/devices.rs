@@ -5,19 +5,18 @@ use std::fs::File;
 use std::io::{Read, Seek, SeekFrom, Write};
 
 use super::cases::{assert_unsupported, echo, refused};
-use super::{Fixture, guest};
+use super::{Fixture, erofs, guest};
 use crate::{BackendError, Device, Disk, Image, LinkIo, Place, Plug, SpareDevices, Vm, VmConfig};
 
 /// The longest disk that may come.
 const DISK: u64 = 1 << 20;
 
-/// How long the images are that the guest's driver has found. That is all that can be said here of what is in them: they are
-/// block devices only where the kernel has `CONFIG_NVDIMM_PFN`.
-const IMAGES: &str =
-    "for i in /sys/bus/nd/devices/namespace*/size; do [ -f $i ] && /bin/busybox cat $i; done; true";
+/// Waits for the image's block device, which the kernel makes a little later than others: a guest whose kernel makes none
+/// waits until the case gives up.
+const IMAGE_COMES: &str = "b=/bin/busybox; until [ -b /dev/pmem0 ]; do $b sleep 0.05; done";
 
-/// An image's length is a multiple of this.
-const IMAGE: &str = "2097152";
+/// An image's length is a multiple of this many sectors.
+const SECTORS: u64 = 4096;
 
 /// A file of 64 KiB that begins with these words.
 fn file(words: &str) -> File {
@@ -92,6 +91,13 @@ impl Scene {
         self.plug().unplug(place).await.expect("is plugged out");
     }
 
+    /// The guest reads the only image, which begins with these words.
+    async fn expect_image(&mut self, words: &str) {
+        let read = format!("{IMAGE_COMES}; $b cat /sys/block/pmem0/size; $b head -c 16 /dev/pmem0");
+        let said = self.run(&read).await.replace('\0', "");
+        assert_eq!(said, format!("{SECTORS}\n{words}"));
+    }
+
     fn census(&self) -> [usize; 2] {
         guest::census(&*self.vm)
     }
@@ -104,7 +110,10 @@ impl Scene {
 /// Disks and images that a machine boots with are there, and nobody writes where he may not. Backends that have none refuse
 /// to make such a machine.
 pub async fn disks_and_images_are_there_at_the_boot(fixture: &Fixture) {
-    let [first, second, third] = ["first disk", "second disk", "an image"].map(file);
+    let [first, second] = ["first disk", "second disk"].map(file);
+    let files = erofs::image(b"from the image");
+    let mut third = tempfile();
+    third.write_all(&files).expect("writes");
     let prepare = |config: &mut VmConfig| {
         config.disks = vec![disk(&first, false), disk(&second, true)];
         config.images = vec![image(&third)];
@@ -118,15 +127,26 @@ pub async fn disks_and_images_are_there_at_the_boot(fixture: &Fixture) {
     let read = "b=/bin/busybox; $b head -c 16 /dev/vda; echo; $b head -c 16 /dev/vdb";
     let said = scene.run(read).await.replace('\0', "");
     assert_eq!(said, "first disk\nsecond disk");
-    assert_eq!(scene.run(IMAGES).await, IMAGE);
+    // Without DAX it would mount all the same.
+    let mount = format!(
+        "{IMAGE_COMES}; $b mount -t erofs -o ro,dax=always /dev/pmem0 /mnt
+        $b grep -o dax=always /proc/mounts; $b cat /mnt/{}; $b umount /mnt",
+        erofs::NAME
+    );
+    assert_eq!(scene.run(&mount).await, "dax=always\nfrom the image");
     let said = scene.run("/bin/busybox cat /sys/block/vda/serial").await;
     assert_eq!(said, "cofferdam-7");
     let write =
         "echo -n written | $b dd of=/dev/vda bs=512 seek=2 conv=notrunc,fsync 2>/dev/null; echo $?
         echo no | $b dd of=/dev/vdb conv=notrunc,fsync 2>/dev/null; echo $?";
     assert_eq!(scene.run(write).await, "0\n1");
+    // The image's driver believes that it can; nobody hears of it.
+    let _ = scene
+        .run("echo no | $b dd of=/dev/pmem0 conv=notrunc,fsync 2>/dev/null")
+        .await;
     assert_eq!(bytes(&first, 1024, 7), b"written");
     assert_eq!(bytes(&second, 0, 11), b"second disk", "nothing was written");
+    assert_eq!(bytes(&third, 0, files.len()), files, "nothing was written");
     scene.stop().await;
 }
 
@@ -155,8 +175,8 @@ pub async fn devices_come_and_go(fixture: &Fixture) {
         return vm.stop().await.expect("stops");
     }
     let mut scene = Scene::boot(fixture, |config| config.spare_devices = spare).await;
-    let none = format!("cd /dev; echo vd*; {IMAGES}");
-    assert_eq!(scene.run(&none).await, "vd*");
+    let none = "cd /dev; echo vd* pmem*";
+    assert_eq!(scene.run(none).await, "vd* pmem*");
     let before = scene.census();
     let mut places = Vec::new();
     for round in 0..3 {
@@ -168,7 +188,7 @@ pub async fn devices_come_and_go(fixture: &Fixture) {
             echo -n back | $b dd of=/dev/vda bs=512 seek=1 conv=notrunc,fsync 2>/dev/null";
         let said = scene.run(read).await.replace('\0', "");
         assert_eq!(said, on_disk);
-        assert_eq!(scene.run(IMAGES).await, IMAGE);
+        scene.expect_image(&on_image).await;
         assert_eq!(bytes(&of_disk, 512, 4), b"back");
         if round == 0 {
             let full = scene.plug().plug(Device::Disk(disk(&of_disk, true))).await;
@@ -176,7 +196,7 @@ pub async fn devices_come_and_go(fixture: &Fixture) {
         }
         scene.remove(first).await;
         scene.remove(second).await;
-        assert_eq!(scene.run(&none).await, "vd*");
+        assert_eq!(scene.run(none).await, "vd* pmem*");
         guest::expect_census(&*scene.vm, before).await;
         places.push((first, second));
     }

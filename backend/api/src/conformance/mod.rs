@@ -6,6 +6,7 @@
 
 mod cases;
 mod devices;
+mod erofs;
 pub mod guest;
 mod sockets;
 mod templates;

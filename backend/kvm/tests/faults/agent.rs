@@ -5,7 +5,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use backend_api::conformance::guest;
-use backend_api::{Device, Disk, Place, SpareDevices, Vm};
+use backend_api::{Device, Disk, Image, Place, SpareDevices, Vm};
 use cofferdam_protocol::link::Link;
 use cofferdam_protocol::ttrpc::{Code, Error};
 use cofferdam_protocol::{
@@ -65,17 +65,14 @@ fn disk() -> Disk {
     }
 }
 
-async fn plug(vm: &dyn Vm) -> u8 {
+async fn plug(vm: &dyn Vm, device: Device) -> u8 {
     let plug = vm.plug().expect("it can");
-    let Place(place) = plug
-        .plug(Device::Disk(disk()))
-        .await
-        .expect("is plugged in");
+    let Place(place) = plug.plug(device).await.expect("is plugged in");
     place
 }
 
 #[test]
-fn the_agent_takes_a_disk_and_lets_it_go() {
+fn the_agent_takes_disks_and_images_and_lets_them_go() {
     case(async |fixture| {
         let mut config = fixture.config(&[]);
         config.initrd = image();
@@ -99,13 +96,19 @@ fn the_agent_takes_a_disk_and_lets_it_go() {
         answer.expect("it is ours");
         let before = guest::census(&*vm);
         let mut places = Vec::new();
-        for _ in 0..2 {
-            let place = plug(&*vm).await;
-            let found = find(&agent, place).await.expect("a disk");
-            assert_eq!(found.block_device, "vda");
+        let in_memory = || Image { file: disk().file };
+        for (device, name) in [
+            (Device::Disk(disk()), "vda"),
+            (Device::Image(in_memory()), "pmem0"),
+            (Device::Disk(disk()), "vda"),
+            (Device::Image(in_memory()), "pmem0"),
+        ] {
+            let place = plug(&*vm, device).await;
+            let found = find(&agent, place).await.expect("a block device");
+            assert_eq!(found.block_device, name);
             assert!(found.major > 0, "{found:?}");
             // Once more is as good.
-            assert_eq!(find(&agent, place).await.expect("a disk"), found);
+            assert_eq!(find(&agent, place).await.expect("the same"), found);
             let_go(&agent, place).await;
             let_go(&agent, place).await;
             vm.plug()
@@ -117,7 +120,7 @@ fn the_agent_takes_a_disk_and_lets_it_go() {
             guest::expect_census(&*vm, before).await;
             places.push(place);
         }
-        assert_eq!(places[0], places[1]);
+        assert!(places.iter().all(|place| *place == places[0]), "{places:?}");
         refused(find(&agent, places[0] + 1).await, "has no place");
         vm.stop().await.expect("stops");
         // It ends with the link.
