@@ -39,6 +39,10 @@ pub fn arguments(machine: &Machine<'_>) -> Vec<OsString> {
     add("-machine", "microvm,rtc=on,memory-backend=ram".into());
     add("-accel", "tcg".into());
     if machine.counted {
+        // TCG of QEMU 7.2 leaves the vector of an interrupt that VMRUN has given to a nested guest where it looks for an
+        // exception. If the processor has to stop before anything else happens, which counting does at each timer, the
+        // guest gets the interrupt once more, even where it takes none. One that holds the lock of that interrupt's line
+        // spins for ever (docs/vmm.md, "What devices cost").
         add("-icount", "shift=0".into());
     }
     // TCG of QEMU 7.2 works out the flags behind cmpxchg16b wrongly when an interrupt comes just then: without it, no

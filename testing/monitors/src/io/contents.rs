@@ -18,8 +18,8 @@ const DISK: u64 = 64 << 20;
 /// What the guest's program reads of it at once.
 const BLOCK: u64 = 4096;
 
-/// Files of the tree: how many, and the bytes of each.
-const TREE: [(usize, usize); 3] = [(600, 8 << 10), (120, 96 << 10), (16, 1 << 20)];
+/// Files of the tree: how many, and the bytes of each. 200 MiB.
+const TREE: [(usize, usize); 3] = [(3750, 8 << 10), (750, 96 << 10), (100, 1 << 20)];
 
 /// How many files one folder has.
 const FOLDER: usize = 50;

@@ -13,11 +13,15 @@ use anyhow::{Context, Result};
 use clap::{Args, ValueEnum};
 
 use self::contents::Contents;
+use self::link::Silent;
 use self::machine::{Kind, Machine, Parts};
 use self::measures::Figures;
 use crate::files::{self, Files};
 use crate::monitors::Guest;
 use crate::trace::Trace;
+
+/// How often a machine whose guest falls silent is booted.
+const BOOTS: u32 = 3;
 
 #[derive(Args)]
 pub struct Options {
@@ -30,8 +34,8 @@ pub struct Options {
     /// Only this one of both.
     #[arg(long)]
     only: Option<Only>,
-    /// Guest memory, in MiB.
-    #[arg(long, default_value_t = 256)]
+    /// Guest memory, in MiB: room for the tree.
+    #[arg(long, default_value_t = 512)]
     memory: u64,
 }
 
@@ -77,25 +81,43 @@ async fn compare(options: &Options) -> Result<Figures> {
     }
     let mut trace = Trace::start()?;
     let mut figures = Figures::default();
-    let mut number = 1;
+    let mut number = 0;
     for kind in &kinds {
         for vhost_net in [true, false] {
-            let parts = Parts {
-                files: &files,
-                contents: &contents,
-                guest: &guest,
-                server: &server,
-                vhost_net,
-                number,
+            let mut boots = 0;
+            let measured = loop {
+                number += 1;
+                boots += 1;
+                let parts = Parts {
+                    files: &files,
+                    contents: &contents,
+                    guest: &guest,
+                    server: &server,
+                    vhost_net,
+                    number,
+                };
+                match one(kind, &parts, &mut trace).await {
+                    // A fault of the test host's processor can do that: docs/vmm.md. It is told, as others could be ours.
+                    Err(error) if error.is::<Silent>() && boots < BOOTS => {
+                        eprintln!("monitors: THE GUEST FELL SILENT, once more: {error:#}");
+                    }
+                    done => break done?,
+                }
             };
-            number += 1;
-            eprintln!("monitors: {}, vhost-net: {vhost_net}", kind.name());
-            let mut machine = Machine::boot(kind, &parts).await?;
-            figures
-                .measure(kind, &parts, &mut machine, &mut trace)
-                .await
-                .with_context(|| format!("measure {}: {}", kind.name(), machine.told()))?;
+            figures.append(measured);
         }
     }
+    Ok(figures)
+}
+
+/// All figures of one machine.
+async fn one(kind: &Kind, parts: &Parts<'_>, trace: &mut Trace) -> Result<Figures> {
+    eprintln!("monitors: {}, vhost-net: {}", kind.name(), parts.vhost_net);
+    let mut machine = Machine::boot(kind, parts).await?;
+    let mut figures = Figures::default();
+    figures
+        .measure(kind, parts, &mut machine, trace)
+        .await
+        .with_context(|| format!("measure {}: {}", kind.name(), machine.told()))?;
     Ok(figures)
 }

@@ -6,7 +6,6 @@ use std::fs::File;
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::process::Command;
-use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
@@ -46,22 +45,23 @@ impl Wire {
     }
 
     /// Gigabits per second that arrive when so many bytes are sent, to the guest or from it.
-    pub fn throughput(&self, bytes: u64, from_guest: bool) -> Result<f64> {
+    pub async fn throughput(&self, bytes: u64, from_guest: bool) -> Result<f64> {
         let mut told = String::new();
         for _ in 0..TRIES {
-            let mut client = Command::new("iperf3");
+            let mut client = tokio::process::Command::new("iperf3");
+            client.kill_on_drop(true);
             client.args(["--json", "--client", &self.guest()]);
             client.args(["--bytes", &bytes.to_string()]);
             if from_guest {
                 client.arg("--reverse");
             }
-            let done = client.output().context("run iperf3")?;
+            let done = client.output().await.context("run iperf3")?;
             told = String::from_utf8_lossy(&done.stdout).into_owned();
             let answer: Value = serde_json::from_str(&told).unwrap_or_default();
             if let Some(bits) = answer["end"]["sum_received"]["bits_per_second"].as_f64() {
                 return Ok(bits / 1e9);
             }
-            thread::sleep(PAUSE);
+            tokio::time::sleep(PAUSE).await;
         }
         bail!("iperf3: {told}");
     }
