@@ -9,7 +9,7 @@ use oci_spec::runtime::{Linux, LinuxNamespaceType, LinuxSeccompAction, Mount, Pr
 
 use super::namespaces::{Neighbours, Owner, is_of_pod};
 use super::pinned::Pinned;
-use super::{apparmor, devices, network, resources, shm};
+use super::{apparmor, devices, hooks, network, propagation, resources, shm};
 
 /// Why a container of this spec cannot be made.
 #[derive(Debug, thiserror::Error)]
@@ -38,7 +38,7 @@ pub enum SpecError {
     },
 }
 
-fn invalid(text: impl Into<String>) -> SpecError {
+pub(super) fn invalid(text: impl Into<String>) -> SpecError {
     SpecError::Invalid(text.into())
 }
 
@@ -89,17 +89,11 @@ pub fn check_with(spec: &Spec, bundle: &Path, neighbours: &Neighbours) -> Result
     for mount in spec.mounts().iter().flatten() {
         check_mount(mount, bundle, neighbours)?;
     }
-    if let Some(hooks) = spec.hooks()
-        && hooks
-            .create_container()
-            .as_ref()
-            .is_some_and(|hooks| !hooks.is_empty())
-    {
-        return Err(unsupported(
-            "hooks.createContainer",
-            "the container's namespaces are inside the virtual machine, where the host's program is not; use createRuntime or startContainer",
-        ));
+    if let Some(hooks) = spec.hooks() {
+        hooks::check(hooks)?;
     }
+    check_name("hostname", spec.hostname().as_deref())?;
+    check_name("domainname", spec.domainname().as_deref())?;
     let linux = spec
         .linux()
         .as_ref()
@@ -121,6 +115,18 @@ fn check_version(version: &str) -> Result<(), SpecError> {
     }
 }
 
+/// The kernel's limit.
+const NAME_MAX: usize = 64;
+
+fn check_name(field: &str, name: Option<&str>) -> Result<(), SpecError> {
+    match name {
+        Some(name) if name.len() > NAME_MAX => Err(invalid(format!(
+            "{field} {name:?} is longer than {NAME_MAX} bytes"
+        ))),
+        _ => Ok(()),
+    }
+}
+
 /// Checks a process object, of a spec or of an exec.
 ///
 /// # Errors
@@ -134,6 +140,18 @@ pub fn check_process(process: &Process) -> Result<(), SpecError> {
             "process.cwd {:?} must be an absolute path",
             process.cwd()
         )));
+    }
+    for variable in process.env().iter().flatten() {
+        // In runc's words.
+        match variable.split_once('=') {
+            None => return Err(invalid(format!("invalid environment variable: {variable:?}"))),
+            Some(("", _)) => {
+                return Err(invalid(format!(
+                    "environment variable name can't be empty: {variable:?}"
+                )));
+            }
+            Some(_) => {}
+        }
     }
     if let Some(label) = process
         .selinux_label()
@@ -227,6 +245,7 @@ fn check_mount(mount: &Mount, bundle: &Path, neighbours: &Neighbours) -> Result<
         }
         return Ok(());
     }
+    propagation::check_volume(&name, mount)?;
     let source = mount
         .source()
         .as_ref()
@@ -300,6 +319,7 @@ fn check_linux(linux: &Linux, neighbours: &Neighbours, is_of_pod: bool) -> Resul
     if let Some(resources) = linux.resources() {
         resources::check(resources)?;
     }
+    propagation::check(linux)?;
     if linux.intel_rdt().is_some() {
         return Err(unsupported(
             "linux.intelRdt",

@@ -5,6 +5,9 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use oci_spec::runtime::Spec;
+use serde_json::Value;
+
+use super::capabilities;
 
 /// A larger configuration is refused rather than read.
 const SPEC_LIMIT: u64 = 16 << 20;
@@ -55,11 +58,23 @@ pub fn load(bundle: &Path) -> Result<Spec, LoadError> {
     if bytes.len() as u64 > SPEC_LIMIT {
         return Err(LoadError::TooLarge(path));
     }
-    parse(&bytes).map_err(|(field, detail)| LoadError::Malformed {
-        path,
+    let malformed = |(field, detail)| LoadError::Malformed {
+        path: path.clone(),
         field,
         detail,
-    })
+    };
+    match parse(&bytes) {
+        Err((field, _)) if field.starts_with("`process.capabilities.") => {
+            let mut document: Value = parse(&bytes).map_err(malformed)?;
+            let dropped = document.get_mut("process").map(capabilities::drop_unknown);
+            tracing::warn!(
+                "ignoring unknown or unavailable capabilities: {:?}",
+                dropped.unwrap_or_default()
+            );
+            parse(document.to_string().as_bytes()).map_err(malformed)
+        }
+        parsed => parsed.map_err(malformed),
+    }
 }
 
 /// Parses JSON; an error is the path of the field and what is wrong with it.

@@ -1,12 +1,15 @@
 //! From an OCI bundle to what the guest is asked for: read, refuse, rewrite, size.
 
 mod apparmor;
+mod capabilities;
 mod check;
 mod devices;
+mod hooks;
 mod load;
 mod namespaces;
 mod network;
 mod pinned;
+mod propagation;
 mod resources;
 mod rewrite;
 mod shm;

@@ -10,7 +10,7 @@ use crate::id::ContainerId;
 use crate::spec::check::{SpecError, guest_device, is_bind};
 use crate::spec::namespaces::{Neighbours, OF_CONTAINER, Owner};
 use crate::spec::pinned::Pinned;
-use crate::spec::{apparmor, devices, shm};
+use crate::spec::{apparmor, devices, propagation, resources, shm};
 
 /// Where a container's root file system comes from.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -159,6 +159,8 @@ pub fn rewrite_with(
         linux.set_namespaces(Some(namespaces));
         linux.set_cgroups_path(Some(Path::new("/").join(share)));
         devices::keep_guests(&mut linux);
+        propagation::translate(&mut linux);
+        resources::translate(&mut linux);
         spec.set_linux(Some(linux));
     }
     Ok(GuestSpec { spec, entries })

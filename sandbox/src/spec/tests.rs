@@ -73,6 +73,25 @@ fn what_cannot_be_is_refused_by_name() {
             json!([{ "type": "RLIMIT_CORE", "soft": 2, "hard": 1 }]),
             "rlimits",
         ),
+        ("/process/env", json!(["A"]), "\"A\""),
+        ("/process/env", json!(["=x"]), "\"=x\""),
+        ("/hostname", json!("h".repeat(65)), "hostname"),
+        ("/domainname", json!("d".repeat(65)), "domainname"),
+        (
+            "/linux/rootfsPropagation",
+            json!("sideways"),
+            "rootfsPropagation",
+        ),
+        (
+            "/hooks",
+            json!({ "poststop": [{ "path": "/bin/true" }, { "path": "bin/true" }] }),
+            "hooks.poststop[1].path",
+        ),
+        (
+            "/hooks",
+            json!({ "prestart": [{ "path": "/bin/true", "timeout": 0 }] }),
+            "hooks.prestart[0].timeout",
+        ),
         ("/root", Value::Null, "root"),
         ("/root/path", json!("nowhere"), "nowhere"),
         (
@@ -151,6 +170,24 @@ fn limits_that_the_guest_cannot_keep_are_refused() {
             "disableOOMKiller",
         ),
         (
+            json!({ "cpu": { "realtimeRuntime": 1000, "realtimePeriod": 10_000 } }),
+            "realtimeRuntime",
+        ),
+        (
+            json!({ "rdma": { "mlx5_1": { "hcaHandles": 3 } } }),
+            "resources.rdma",
+        ),
+        (json!({ "network": { "classID": 5 } }), "resources.network"),
+        (
+            json!({ "network": { "priorities": [{ "name": "lo", "priority": 5 }] } }),
+            "resources.network",
+        ),
+        (
+            json!({ "unified": { "../memory.max": "1" } }),
+            "no slashes",
+        ),
+        (json!({ "blockIO": { "leafWeight": 10 } }), "leafWeight"),
+        (
             json!({ "blockIO": { "throttleReadBpsDevice": device } }),
             "throttleReadBpsDevice",
         ),
@@ -163,7 +200,12 @@ fn limits_that_the_guest_cannot_keep_are_refused() {
         let error = checked(&spec, bundle().path()).unwrap_err().to_string();
         assert!(error.contains(named), "{error}");
     }
-    let kept = json!({ "memory": { "disableOOMKiller": false }, "blockIO": { "weight": 300, "throttleReadBpsDevice": [] } });
+    // As engines fill what nobody named.
+    let kept = json!({
+        "memory": { "disableOOMKiller": false }, "blockIO": { "weight": 300, "leafWeight": 0, "throttleReadBpsDevice": [] },
+        "cpu": { "realtimeRuntime": 0, "realtimePeriod": 0 }, "network": { "classID": 0, "priorities": [] }, "rdma": {},
+        "unified": { "memory.high": "1000000" },
+    });
     checked(&with("/linux/resources", kept), bundle().path()).unwrap();
 }
 
@@ -249,6 +291,66 @@ fn paths_become_those_of_the_guest() {
         !linux.contains("network") && linux.contains("/c1"),
         "{linux}"
     );
+}
+
+fn rewritten(spec: &Value) -> Spec {
+    let folder = bundle();
+    checked(spec, folder.path()).unwrap();
+    let spec: Spec = serde_json::from_value(spec.clone()).unwrap();
+    let id = ContainerId::new("c1").unwrap();
+    rewrite(&id, &spec, folder.path(), &Rootfs::Bundle)
+        .unwrap()
+        .spec
+}
+
+#[test]
+fn mounts_spread_as_far_as_the_machine() {
+    // As containerd says it for Kubernetes' HostToContainer.
+    for (given, inside) in [
+        ("rslave", Some("slave")),
+        ("rprivate", Some("private")),
+        ("shared", Some("shared")),
+        ("runbindable", Some("unbindable")),
+        ("", None),
+    ] {
+        let spec = rewritten(&with("/linux/rootfsPropagation", json!(given)));
+        let linux = spec.linux().as_ref().unwrap();
+        assert_eq!(linux.rootfs_propagation().as_deref(), inside, "{given}");
+    }
+    let volume = json!([{ "destination": "/x", "type": "bind", "source": "data", "options": ["rbind", "rshared"] }]);
+    let error = checked(&with("/mounts", volume), bundle().path()).unwrap_err();
+    assert!(error.to_string().contains("rshared"), "{error}");
+}
+
+#[test]
+fn no_processes_at_all_are_no_limit() {
+    for (limit, is_kept) in [(0, false), (-1, true), (5, true)] {
+        let spec = rewritten(&with(
+            "/linux/resources",
+            json!({ "pids": { "limit": limit } }),
+        ));
+        let resources = spec.linux().as_ref().unwrap().resources().clone().unwrap();
+        assert_eq!(resources.pids().is_some(), is_kept, "{limit}");
+    }
+}
+
+#[test]
+fn capabilities_of_the_future_are_left_out() {
+    let folder = bundle();
+    let path = folder.path().join("config.json");
+    let sets = |bounding: Value| with("/process/capabilities", json!({ "bounding": bounding }));
+    std::fs::write(
+        &path,
+        sets(json!(["CAP_CHOWN", "CAP_NOT_INVENTED"])).to_string(),
+    )
+    .unwrap();
+    let spec = load(folder.path()).unwrap();
+    let sets_of = |spec: &Spec| spec.process().as_ref().unwrap().capabilities().clone().unwrap();
+    let known = sets_of(&spec).bounding().clone().unwrap();
+    assert_eq!(known, [oci_spec::runtime::Capability::Chown].into());
+    std::fs::write(&path, sets(json!([7])).to_string()).unwrap();
+    let error = load(folder.path()).unwrap_err().to_string();
+    assert!(error.contains("process.capabilities.bounding[0]"), "{error}");
 }
 
 #[test]
