@@ -159,6 +159,10 @@ async fn disks_have_rings_from_the_boot_and_threads_later() {
     let pid = vm.pid().expect("it runs");
     let process = Process(PathBuf::from(format!("/proc/{pid}")));
     assert_eq!(serving_disks(&process), [2, 1, 0]);
+    let limits = process.text("limits");
+    let locked = limits.lines().find(|line| line.starts_with("Max locked"));
+    let locked: Vec<_> = locked.expect("a limit").split_whitespace().collect();
+    assert_eq!(locked[3..5], ["0", "0"], "what rings were counted as");
     let plug = vm.plug().expect("it can");
     let place = plug.plug(Device::Disk(disk(true))).await.expect("plugs");
     assert_eq!(serving_disks(&process), [2, 2, 0]);
