@@ -16,10 +16,6 @@ pub const FAULTS: &[(&str, Fault)] = &[
         "faults::docker_dies_and_adopts",
         daemons::docker_dies_and_adopts,
     ),
-    (
-        "faults::docker_dies_in_between",
-        daemons::docker_dies_in_between,
-    ),
     ("faults::containerd_dies", daemons::containerd_dies),
     (
         "faults::processes_of_a_machine_die",
