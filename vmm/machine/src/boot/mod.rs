@@ -49,6 +49,14 @@ const BZIMAGE_ENTRY: u64 = 0x200;
 
 const PAGE: u64 = 4096;
 
+/// Where kernels are that have no reason to be elsewhere (`CONFIG_PHYSICAL_START`), and what ours gives away first, below.
+const USUAL: u64 = 16 << 20;
+const BELOW: u64 = 8 << 20;
+
+/// What a kernel takes itself is right below its image: 1/64 of memory to describe the rest, and tables.
+const DESCRIBED: u64 = 64;
+const TABLES: u64 = 2 << 20;
+
 impl Loading {
     /// Begins.
     ///
@@ -78,8 +86,13 @@ impl Loading {
 pub(crate) fn load(ram: &GuestRam, guest: &mut Guest) -> Result<Loaded, Error> {
     let begun = Instant::now();
     let memory = ram.shared();
-    let (entry, end, header) = kernel(&memory, &mut guest.kernel)?;
     let low_end = ram.at_boot().next().map_or(0, |(start, size)| start + size);
+    // A file whose length is not known is read all the same.
+    let length = |file: &File| file.metadata().map_or(0, |data| data.len());
+    ram.expect(USUAL - BELOW, BELOW + length(&guest.kernel));
+    let first = guest.image.as_ref().map_or(0, length) + low_end / DESCRIBED + TABLES;
+    ram.expect(low_end.saturating_sub(first), first.min(low_end));
+    let (entry, end, header) = kernel(&memory, &mut guest.kernel)?;
     let image = match &mut guest.image {
         Some(file) => image(&memory, file, end, low_end)?,
         None => (0, 0),
