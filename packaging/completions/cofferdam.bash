@@ -284,7 +284,7 @@ _cofferdam() {
 
     case "${cmd}" in
         cofferdam)
-            opts="-h -V --root --log --log-format --debug --systemd-cgroup --rootless --help --version create start run state kill delete exec list ps logs stop rm images rmi pull load template check debug pause resume update events spec features generate-docs checkpoint restore network driver proxy template-maker victim help"
+            opts="-V -v -h --root --log --log-format --debug --systemd-cgroup --rootless --criu --version --help create start run state kill delete exec list ps logs stop rm images rmi pull load template check debug pause resume update events spec features generate-docs checkpoint restore network driver proxy template-maker victim help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -303,6 +303,10 @@ _cofferdam() {
                     return 0
                     ;;
                 --rootless)
+                    COMPREPLY=($(compgen -W "true false auto" -- "${cur}"))
+                    return 0
+                    ;;
+                --criu)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -1860,7 +1864,7 @@ _cofferdam() {
             return 0
             ;;
         cofferdam__subcmd__update)
-            opts="-r -h --resources --blkio-weight --cpu-period --cpu-quota --cpu-shares --cpu-share --cpuset-cpus --cpuset-mems --memory --memory-reservation --memory-swap --pids-limit --help"
+            opts="-r -h --resources --blkio-weight --cpu-period --cpu-quota --cpu-rt-period --cpu-rt-runtime --l3-cache-schema --mem-bw-schema --cpu-shares --cpu-share --cpuset-cpus --cpuset-mems --memory --memory-reservation --memory-swap --pids-limit --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1883,6 +1887,22 @@ _cofferdam() {
                     return 0
                     ;;
                 --cpu-quota)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --cpu-rt-period)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --cpu-rt-runtime)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --l3-cache-schema)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --mem-bw-schema)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;

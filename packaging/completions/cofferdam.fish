@@ -1,6 +1,6 @@
 # Print an optspec for argparse to handle cmd's options that are independent of any subcommand.
 function __fish_cofferdam_global_optspecs
-    string join \n root= log= log-format= debug systemd-cgroup rootless= h/help V/version
+    string join \n root= log= log-format= debug systemd-cgroup rootless= criu= v/version h/help
 end
 
 function __fish_cofferdam_needs_command
@@ -28,11 +28,14 @@ complete -c cofferdam -n "__fish_cofferdam_needs_command" -l root -d 'Directory 
 complete -c cofferdam -n "__fish_cofferdam_needs_command" -l log -d 'File that errors are written to beside stderr' -r -F
 complete -c cofferdam -n "__fish_cofferdam_needs_command" -l log-format -d 'Format of that file' -r -f -a "text\t''
 json\t''"
-complete -c cofferdam -n "__fish_cofferdam_needs_command" -l rootless -d 'Taken for compatibility' -r
+complete -c cofferdam -n "__fish_cofferdam_needs_command" -l rootless -d 'Taken for compatibility: the guest\'s control groups are always ours' -r -f -a "true\t''
+false\t''
+auto\t''"
+complete -c cofferdam -n "__fish_cofferdam_needs_command" -l criu -d 'Taken for compatibility: nothing is checkpointed' -r -F
 complete -c cofferdam -n "__fish_cofferdam_needs_command" -l debug -d 'Log more'
 complete -c cofferdam -n "__fish_cofferdam_needs_command" -l systemd-cgroup -d 'Taken for compatibility: limits are set inside the guest, where no systemd runs'
+complete -c cofferdam -n "__fish_cofferdam_needs_command" -s v -s V -l version -d 'Print version'
 complete -c cofferdam -n "__fish_cofferdam_needs_command" -s h -l help -d 'Print help'
-complete -c cofferdam -n "__fish_cofferdam_needs_command" -s V -l version -d 'Print version'
 complete -c cofferdam -n "__fish_cofferdam_needs_command" -f -a "create" -d 'Create a container of a bundle; `start` runs its process'
 complete -c cofferdam -n "__fish_cofferdam_needs_command" -f -a "start" -d 'Run the process of a created container'
 complete -c cofferdam -n "__fish_cofferdam_needs_command" -f -a "run" -d 'Create and start a container, of an image or of a bundle'
@@ -191,12 +194,16 @@ complete -c cofferdam -n "__fish_cofferdam_using_subcommand update" -s r -l reso
 complete -c cofferdam -n "__fish_cofferdam_using_subcommand update" -l blkio-weight -d 'Weight for block devices, 10 to 1000' -r
 complete -c cofferdam -n "__fish_cofferdam_using_subcommand update" -l cpu-period -d 'CPU period in microseconds' -r
 complete -c cofferdam -n "__fish_cofferdam_using_subcommand update" -l cpu-quota -d 'CPU time per period in microseconds' -r
+complete -c cofferdam -n "__fish_cofferdam_using_subcommand update" -l cpu-rt-period -d 'Refused: the guest has cgroup v2, which shares out no real time' -r
+complete -c cofferdam -n "__fish_cofferdam_using_subcommand update" -l cpu-rt-runtime -d 'Refused, as --cpu-rt-period' -r
+complete -c cofferdam -n "__fish_cofferdam_using_subcommand update" -l l3-cache-schema -d 'Refused: cache classes belong to the host\'s kernel' -r
+complete -c cofferdam -n "__fish_cofferdam_using_subcommand update" -l mem-bw-schema -d 'Refused, as --l3-cache-schema' -r
 complete -c cofferdam -n "__fish_cofferdam_using_subcommand update" -l cpu-share -l cpu-shares -d 'Relative weight for CPU time' -r
 complete -c cofferdam -n "__fish_cofferdam_using_subcommand update" -l cpuset-cpus -d 'CPUs to use' -r
 complete -c cofferdam -n "__fish_cofferdam_using_subcommand update" -l cpuset-mems -d 'Memory nodes to use' -r
-complete -c cofferdam -n "__fish_cofferdam_using_subcommand update" -l memory -d 'Memory limit in bytes; -1: none' -r
-complete -c cofferdam -n "__fish_cofferdam_using_subcommand update" -l memory-reservation -d 'Soft memory limit in bytes' -r
-complete -c cofferdam -n "__fish_cofferdam_using_subcommand update" -l memory-swap -d 'Limit of memory and swap in bytes; -1: none' -r
+complete -c cofferdam -n "__fish_cofferdam_using_subcommand update" -l memory -d 'Memory limit, in bytes or with b, k, m or g; -1: none' -r
+complete -c cofferdam -n "__fish_cofferdam_using_subcommand update" -l memory-reservation -d 'Soft memory limit' -r
+complete -c cofferdam -n "__fish_cofferdam_using_subcommand update" -l memory-swap -d 'Limit of memory and swap together; -1: none' -r
 complete -c cofferdam -n "__fish_cofferdam_using_subcommand update" -l pids-limit -d 'Most processes; -1: no limit' -r
 complete -c cofferdam -n "__fish_cofferdam_using_subcommand update" -s h -l help -d 'Print help'
 complete -c cofferdam -n "__fish_cofferdam_using_subcommand events" -l interval -d 'Seconds between two prints' -r

@@ -25,7 +25,10 @@ use crate::people::mode::{Mode, decide};
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    let report = report::Report::open(&cli.global);
+    let report = match report::Report::open(&cli.global) {
+        Ok(report) => report,
+        Err(code) => return code,
+    };
     sandbox::timeline::mark("a command begins", None);
     let context = Context::new(&cli.global);
     let done = match cli.command {

@@ -44,17 +44,16 @@ pub struct Report {
 }
 
 impl Report {
-    /// Begins to log.
-    pub fn open(global: &Global) -> Self {
-        let logged = match open_log(global.log.as_deref(), global.log_format, global.debug) {
-            Ok(logged) => logged,
+    /// Begins to log. Nothing is done without the log that an engine reads errors from: the exit code then.
+    pub fn open(global: &Global) -> Result<Self, ExitCode> {
+        match open_log(global.log.as_deref(), global.log_format, global.debug) {
+            Ok(logged) => Ok(Self { logged }),
             Err(error) => {
                 let path = global.log.as_deref().unwrap_or(Path::new(""));
                 say(&format!("cannot open log {}: {error}", path.display()));
-                false
+                Err(ExitCode::FAILURE)
             }
-        };
-        Self { logged }
+        }
     }
 
     /// Reports an error and gives the exit code: 127 and 126 as shells do, else 1.

@@ -96,7 +96,7 @@ impl Containers {
         let mut report = self.helper.order(&order, face.stdio())?.report;
         let pid = match created(&mut report).await? {
             Ok(pid) => pid,
-            Err(failure) => return Ok(Err(failure)),
+            Err(failure) => return Ok(Err(with_memory(failure, &spec))),
         };
         if let Some(root) = spec.root() {
             copy_up::fill(root.path(), pid, &copied_up)?;
@@ -224,6 +224,26 @@ async fn created(report: &mut ReportReader) -> Result<Result<i32, Failure>, Cont
     match (line.map_err(read)?, pid) {
         (true, Some(pid)) => Ok(Ok(pid)),
         _ => Ok(Err(outcome.failure("the container was not made"))),
+    }
+}
+
+/// What a container needs to be made, beside what it does then.
+const LITTLE_MEMORY: i64 = 6 << 20;
+
+/// Says that there was little memory: a process that the kernel kills for it says nothing.
+fn with_memory(failure: Failure, spec: &Spec) -> Failure {
+    let limit = spec
+        .linux()
+        .as_ref()
+        .and_then(|linux| linux.resources().as_ref())
+        .and_then(|resources| resources.memory().as_ref())
+        .and_then(|memory| memory.limit())
+        .filter(|limit| (1..LITTLE_MEMORY).contains(limit));
+    match (failure, limit) {
+        (Failure::Other(text), Some(limit)) => Failure::Other(format!(
+            "{text} (its memory limit of {limit} bytes may be too small)"
+        )),
+        (failure, _) => failure,
     }
 }
 

@@ -3,6 +3,9 @@
 use super::Failure;
 use crate::helper::Report;
 
+/// How an error of the kernel's ends when it is printed.
+const CAUSE: &str = "(os error ";
+
 /// What a report says about a failure.
 #[derive(Debug, Default)]
 pub(super) struct Outcome {
@@ -35,12 +38,45 @@ impl Outcome {
             return command;
         }
         let mut message = self.error.unwrap_or_else(|| otherwise.to_owned());
-        for detail in self.details {
+        // An error that has its cause, the kernel's answer, gains nothing by a library's notes in Rust's notation.
+        let details = match message.contains(CAUSE) {
+            true => Vec::new(),
+            false => self.details,
+        };
+        for detail in details {
             if !message.contains(&detail) {
                 message.push_str(": ");
                 message.push_str(&detail);
             }
         }
         Failure::Other(message.replace('\n', " "))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn told(error: &str, detail: &str) -> String {
+        let mut outcome = Outcome::default();
+        outcome.note(Report::Log(detail.to_owned()));
+        outcome.note(Report::Error(error.to_owned()));
+        match outcome.failure("ended") {
+            Failure::Other(text) => text,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_cause_is_told_once() {
+        let error = "failed to write 9 to cpuset.cpus: Numerical result out of range (os error 34)";
+        assert_eq!(
+            told(error, "failed to apply cgroup err=V2(WrappedIo(…))"),
+            error
+        );
+        assert_eq!(
+            told("failed to set hostname", "failed err=Nix(EINVAL)"),
+            "failed to set hostname: failed err=Nix(EINVAL)"
+        );
     }
 }

@@ -4,6 +4,7 @@ use std::io::{self, Write};
 use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream;
 
+use oci_spec::runtime::Spec;
 use rustix::fs::{Mode, OFlags};
 
 use super::create::state_folder;
@@ -50,9 +51,27 @@ impl Containers {
             return Ok(Ok(()));
         }
         // It is about to end, or has ended, which is what the host will see next.
-        Ok(Err(outcome.failure(
-            "the container's first process ended before its command",
-        )))
+        Ok(Err(outcome.failure(&format!(
+            "the container's first process ended before its command{}",
+            after_hooks(&container.spec)
+        ))))
+    }
+}
+
+/// Names the hooks that ran before: libcontainer does not say whose failure it tells.
+fn after_hooks(spec: &Spec) -> String {
+    let hooks = spec
+        .hooks()
+        .as_ref()
+        .and_then(|hooks| hooks.start_container().as_deref());
+    let paths: Vec<_> = hooks
+        .unwrap_or_default()
+        .iter()
+        .map(|hook| hook.path().display().to_string())
+        .collect();
+    match paths.is_empty() {
+        true => String::new(),
+        false => format!(" (startContainer hooks: {})", paths.join(", ")),
     }
 }
 

@@ -155,7 +155,7 @@ impl Config {
             memory_overhead_mib: 128,
             huge_pages: false,
             default_vcpus: 1,
-            max_vcpus: 64,
+            max_vcpus: most_vcpus(),
             spare_memory_mib: 16_384,
             spare_vcpus: 3,
             boot_timeout_seconds: 60,
@@ -306,6 +306,12 @@ fn drop_ins(folder: &Path) -> Result<Vec<PathBuf>, ConfigError> {
     }
     paths.sort();
     Ok(paths)
+}
+
+/// As many as the host has. Some more are taken, as limits may be raised on a small host; many more would hardly boot.
+fn most_vcpus() -> u32 {
+    let host = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    u32::try_from(host).unwrap_or(u32::MAX).clamp(8, 64)
 }
 
 #[cfg(test)]

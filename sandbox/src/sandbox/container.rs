@@ -319,8 +319,10 @@ impl Container {
     /// Changes its limits; what is not named stays. The machine grows with them and shrinks again, where it can.
     ///
     /// # Errors
-    /// What the agent refused, and [`SandboxError::Backend`] when the host has not as much memory.
+    /// [`SandboxError::Spec`] for what no guest can keep, what the agent refused, and [`SandboxError::Backend`] when the
+    /// host has not as much memory.
     pub async fn update(&self, resources: &LinuxResources) -> Result<(), SandboxError> {
+        crate::spec::check_resources(resources)?;
         let _alone = self.inner.change.lock().await;
         let Inner { guest, id, .. } = &*self.inner;
         let before = guest.demand(id).await;

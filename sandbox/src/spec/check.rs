@@ -144,7 +144,11 @@ pub fn check_process(process: &Process) -> Result<(), SpecError> {
     for variable in process.env().iter().flatten() {
         // In runc's words.
         match variable.split_once('=') {
-            None => return Err(invalid(format!("invalid environment variable: {variable:?}"))),
+            None => {
+                return Err(invalid(format!(
+                    "invalid environment variable: {variable:?}"
+                )));
+            }
             Some(("", _)) => {
                 return Err(invalid(format!(
                     "environment variable name can't be empty: {variable:?}"

@@ -24,5 +24,6 @@ pub(crate) use namespaces::sandbox_named;
 pub use namespaces::{Neighbours, Owner, is_of_pod, network_path, sandbox_of};
 pub use network::{NetworkOf, network, rates};
 pub use pinned::{Pinned, pinned};
+pub use resources::check as check_resources;
 pub use rewrite::{GuestSpec, Rootfs, rewrite, rewrite_with};
 pub use size::{Demand, Size, memory_limit, size, size_for};

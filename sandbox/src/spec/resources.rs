@@ -4,8 +4,11 @@ use oci_spec::runtime::{Linux, LinuxMemory, LinuxPids, LinuxResources};
 
 use super::check::{SpecError, invalid, unsupported};
 
-/// Refuses limits that the guest's kernel cannot keep.
-pub(super) fn check(resources: &LinuxResources) -> Result<(), SpecError> {
+/// Checks limits, of a spec or of an update.
+///
+/// # Errors
+/// The first that the guest's kernel cannot keep.
+pub fn check(resources: &LinuxResources) -> Result<(), SpecError> {
     if resources
         .memory()
         .as_ref()
@@ -26,7 +29,11 @@ pub(super) fn check(resources: &LinuxResources) -> Result<(), SpecError> {
             "the guest has cgroup v2, which shares out no real time; limit it by quota and period",
         ));
     }
-    if resources.rdma().as_ref().is_some_and(|rdma| !rdma.is_empty()) {
+    if resources
+        .rdma()
+        .as_ref()
+        .is_some_and(|rdma| !rdma.is_empty())
+    {
         return Err(unsupported(
             "linux.resources.rdma",
             "the host's RDMA devices are not in the guest",

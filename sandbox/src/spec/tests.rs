@@ -182,10 +182,7 @@ fn limits_that_the_guest_cannot_keep_are_refused() {
             json!({ "network": { "priorities": [{ "name": "lo", "priority": 5 }] } }),
             "resources.network",
         ),
-        (
-            json!({ "unified": { "../memory.max": "1" } }),
-            "no slashes",
-        ),
+        (json!({ "unified": { "../memory.max": "1" } }), "no slashes"),
         (json!({ "blockIO": { "leafWeight": 10 } }), "leafWeight"),
         (
             json!({ "blockIO": { "throttleReadBpsDevice": device } }),
@@ -345,12 +342,22 @@ fn capabilities_of_the_future_are_left_out() {
     )
     .unwrap();
     let spec = load(folder.path()).unwrap();
-    let sets_of = |spec: &Spec| spec.process().as_ref().unwrap().capabilities().clone().unwrap();
+    let sets_of = |spec: &Spec| {
+        spec.process()
+            .as_ref()
+            .unwrap()
+            .capabilities()
+            .clone()
+            .unwrap()
+    };
     let known = sets_of(&spec).bounding().clone().unwrap();
     assert_eq!(known, [oci_spec::runtime::Capability::Chown].into());
     std::fs::write(&path, sets(json!([7])).to_string()).unwrap();
     let error = load(folder.path()).unwrap_err().to_string();
-    assert!(error.contains("process.capabilities.bounding[0]"), "{error}");
+    assert!(
+        error.contains("process.capabilities.bounding[0]"),
+        "{error}"
+    );
 }
 
 #[test]

@@ -6,7 +6,7 @@ mod people;
 
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 
 pub use debug::*;
 pub use oci::*;
@@ -14,10 +14,13 @@ pub use people::*;
 
 /// Runs each container in a virtual machine of its own.
 #[derive(Debug, Parser)]
-#[command(name = "cofferdam", version = long_version(), disable_help_subcommand = false)]
+#[command(name = "cofferdam", version = long_version(), disable_version_flag = true, arg_required_else_help = true)]
 pub struct Cli {
     #[command(flatten)]
     pub global: Global,
+    /// Print version.
+    #[arg(long = "version", short = 'v', visible_short_alias = 'V', action = ArgAction::Version)]
+    version: Option<bool>,
     #[command(subcommand)]
     pub command: Command,
 }
@@ -45,9 +48,12 @@ pub struct Global {
     /// Taken for compatibility: limits are set inside the guest, where no systemd runs.
     #[arg(long)]
     pub systemd_cgroup: bool,
-    /// Taken for compatibility.
-    #[arg(long, hide = true)]
+    /// Taken for compatibility: the guest's control groups are always ours.
+    #[arg(long, value_parser = ["true", "false", "auto"])]
     pub rootless: Option<String>,
+    /// Taken for compatibility: nothing is checkpointed.
+    #[arg(long)]
+    pub criu: Option<PathBuf>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -141,4 +147,49 @@ pub enum Command {
     /// Is killed for want of memory.
     #[command(hide = true)]
     Victim,
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::error::ErrorKind;
+
+    use super::*;
+
+    #[test]
+    fn options_of_runc_are_taken() {
+        for words in [
+            "--criu /usr/sbin/criu list",
+            "--rootless auto list",
+            "update --cpu-rt-period 1 --cpu-rt-runtime -1 c",
+            "update --l3-cache-schema L3:0=f --mem-bw-schema MB:0=20 c",
+            "update --memory 64M --memory-reservation 1g --memory-swap -1 c",
+            "kill c 0",
+        ] {
+            let words = ["cofferdam"].into_iter().chain(words.split(' '));
+            Cli::try_parse_from(words).unwrap();
+        }
+        for (words, kind) in [
+            (&["cofferdam", "-v"][..], ErrorKind::DisplayVersion),
+            (&["cofferdam", "--version"], ErrorKind::DisplayVersion),
+            (
+                &["cofferdam", "--rootless", "perhaps", "list"],
+                ErrorKind::InvalidValue,
+            ),
+            (
+                &["cofferdam", "update", "--memory", "foo", "c"],
+                ErrorKind::ValueValidation,
+            ),
+            // Not a list that has commands which nobody calls.
+            (
+                &["cofferdam"],
+                ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand,
+            ),
+        ] {
+            assert_eq!(
+                Cli::try_parse_from(words).unwrap_err().kind(),
+                kind,
+                "{words:?}"
+            );
+        }
+    }
 }

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use clap::{Args, ValueEnum};
 
 use super::LogFormat;
+use crate::people::quantity;
 
 #[derive(Debug, Args)]
 pub struct IdArgs {
@@ -111,7 +112,7 @@ pub struct KillArgs {
     /// Name of the container.
     #[arg(value_name = "CONTAINER-ID")]
     pub id: String,
-    /// Name (`TERM`, `SIGTERM`) or number.
+    /// Name (`TERM`, `SIGTERM`) or number; 0 asks whether it runs.
     #[arg(default_value = "SIGTERM")]
     pub signal: String,
 }
@@ -217,6 +218,18 @@ pub struct UpdateArgs {
     /// CPU time per period in microseconds.
     #[arg(long, allow_hyphen_values = true)]
     pub cpu_quota: Option<i64>,
+    /// Refused: the guest has cgroup v2, which shares out no real time.
+    #[arg(long)]
+    pub cpu_rt_period: Option<u64>,
+    /// Refused, as --cpu-rt-period.
+    #[arg(long, allow_hyphen_values = true)]
+    pub cpu_rt_runtime: Option<i64>,
+    /// Refused: cache classes belong to the host's kernel.
+    #[arg(long)]
+    pub l3_cache_schema: Option<String>,
+    /// Refused, as --l3-cache-schema.
+    #[arg(long)]
+    pub mem_bw_schema: Option<String>,
     /// Relative weight for CPU time.
     #[arg(long, visible_alias = "cpu-shares")]
     pub cpu_share: Option<u64>,
@@ -226,14 +239,14 @@ pub struct UpdateArgs {
     /// Memory nodes to use.
     #[arg(long)]
     pub cpuset_mems: Option<String>,
-    /// Memory limit in bytes; -1: none.
-    #[arg(long, allow_hyphen_values = true)]
+    /// Memory limit, in bytes or with b, k, m or g; -1: none.
+    #[arg(long, allow_hyphen_values = true, value_parser = quantity::limit)]
     pub memory: Option<i64>,
-    /// Soft memory limit in bytes.
-    #[arg(long, allow_hyphen_values = true)]
+    /// Soft memory limit.
+    #[arg(long, allow_hyphen_values = true, value_parser = quantity::limit)]
     pub memory_reservation: Option<i64>,
-    /// Limit of memory and swap in bytes; -1: none.
-    #[arg(long, allow_hyphen_values = true)]
+    /// Limit of memory and swap together; -1: none.
+    #[arg(long, allow_hyphen_values = true, value_parser = quantity::limit)]
     pub memory_swap: Option<i64>,
     /// Most processes; -1: no limit.
     #[arg(long, allow_hyphen_values = true)]

@@ -7,6 +7,7 @@ use anyhow::{Result, bail};
 use nix::sys::signal::Signal;
 use sandbox::SandboxError;
 use sandbox::control::{FailureKind, Request};
+use sandbox::state::Status;
 
 use crate::cli::KillArgs;
 use crate::context::Context;
@@ -16,8 +17,16 @@ const LAST: u8 = 64;
 
 /// Runs the command.
 pub fn run(context: &Context, args: &KillArgs) -> Result<ExitCode> {
-    let signal = parse(&args.signal)?;
+    let asks = args.signal == "0";
+    let signal = if asks { 0 } else { parse(&args.signal)? };
     let mut client = context.find(&args.id)?;
+    if asks {
+        // As kill(2): whether there is a process to signal.
+        return match client.status()? {
+            Status::Stopped => bail!("container not running"),
+            _ => Ok(ExitCode::SUCCESS),
+        };
+    }
     match client.request(
         "signalling the container",
         &Request::Kill {

@@ -16,6 +16,14 @@ const LIMIT: u64 = 1 << 20;
 
 /// Runs the command.
 pub fn run(context: &Context, args: &UpdateArgs) -> Result<ExitCode> {
+    for (flag, is_set) in [
+        ("--l3-cache-schema", args.l3_cache_schema.is_some()),
+        ("--mem-bw-schema", args.mem_bw_schema.is_some()),
+    ] {
+        if is_set {
+            bail!("unsupported: {flag}: cache classes belong to the host's kernel");
+        }
+    }
     let resources = match &args.resources {
         Some(path) => read(path)?,
         None => of_options(args),
@@ -62,6 +70,8 @@ fn of_options(args: &UpdateArgs) -> LinuxResources {
     if args.cpu_period.is_some()
         || args.cpu_quota.is_some()
         || args.cpu_share.is_some()
+        || args.cpu_rt_period.is_some()
+        || args.cpu_rt_runtime.is_some()
         || args.cpuset_cpus.is_some()
         || args.cpuset_mems.is_some()
     {
@@ -69,6 +79,8 @@ fn of_options(args: &UpdateArgs) -> LinuxResources {
         cpu.set_period(args.cpu_period)
             .set_quota(args.cpu_quota)
             .set_shares(args.cpu_share)
+            .set_realtime_period(args.cpu_rt_period)
+            .set_realtime_runtime(args.cpu_rt_runtime)
             .set_cpus(args.cpuset_cpus.clone())
             .set_mems(args.cpuset_mems.clone());
         resources.set_cpu(Some(cpu));

@@ -9,6 +9,19 @@ const LEAST_MEMORY: u64 = 6 << 20;
 
 /// Bytes: `536870912`, `512m`, `512M`, `0.5g`, `512MB`, `512MiB`.
 pub fn memory(text: &str) -> Result<i64> {
+    let bytes = size(text)?;
+    if bytes.cast_unsigned() < LEAST_MEMORY {
+        bail!("memory limit {text:?} is below 6m, the least a container starts with");
+    }
+    Ok(bytes)
+}
+
+/// A limit that is changed: a size of any kind, or -1 for none.
+pub fn limit(text: &str) -> Result<i64> {
+    if text == "-1" { Ok(-1) } else { size(text) }
+}
+
+fn size(text: &str) -> Result<i64> {
     let lower = text.trim().to_ascii_lowercase();
     let digits = lower.trim_end_matches(|letter: char| letter.is_ascii_alphabetic());
     let shift = match &lower[digits.len()..] {
@@ -19,14 +32,10 @@ pub fn memory(text: &str) -> Result<i64> {
         "t" | "tb" | "tib" => 40,
         _ => bail!("{text:?} is not a size: use a number with b, k, m or g"),
     };
-    let bytes = decimal(digits)
+    decimal(digits)
         .and_then(|millionths| (millionths << shift).checked_div(1_000_000))
         .and_then(|bytes| i64::try_from(bytes).ok())
-        .with_context(|| format!("{text:?} is not a size: use a number with b, k, m or g"))?;
-    if bytes.cast_unsigned() < LEAST_MEMORY {
-        bail!("memory limit {text:?} is below 6m, the least a container starts with");
-    }
-    Ok(bytes)
+        .with_context(|| format!("{text:?} is not a size: use a number with b, k, m or g"))
 }
 
 /// Microseconds per [`CPU_PERIOD`] of `1.5` CPUs.
@@ -93,6 +102,16 @@ mod tests {
         ] {
             let parsed = memory(text);
             assert!(parsed.is_err() || text == "8388607t", "{text}: {parsed:?}");
+        }
+    }
+
+    #[test]
+    fn limits_that_are_changed() {
+        for (text, bytes) in [("-1", -1), ("1", 1), ("64M", 64 << 20), ("0", 0)] {
+            assert_eq!(limit(text).unwrap(), bytes, "{text}");
+        }
+        for text in ["-2", "-1m", "foo", ""] {
+            assert!(limit(text).is_err(), "{text}");
         }
     }
 

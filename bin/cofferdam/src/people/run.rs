@@ -164,6 +164,10 @@ fn source<'a>(
     let Some((image, words)) = words.split_first() else {
         bail!("no image: write one, or give a folder with --rootfs");
     };
+    // Words behind the image are the command's, so that parsing ends at the first that is no option of ours.
+    if image.starts_with('-') && !Path::new(image).exists() {
+        bail!("unknown option {image}: see `cofferdam run --help`");
+    }
     let policy = match options.pull {
         None | Some(Pull::Missing) => PullPolicy::Missing,
         Some(Pull::Always) => PullPolicy::Always,

@@ -51,6 +51,28 @@ async fn running_out_of_memory_is_told() {
 }
 
 #[tokio::test]
+async fn limits_that_cannot_be_kept_are_named() {
+    let machine = machine!();
+    let mut tiny = spec(&["true"]);
+    tiny["linux"]["resources"]["memory"] = json!({ "limit": 4096 });
+    let refused = machine.create("a", &tiny).await.err().expect("no memory");
+    let text = format!("{refused:?}");
+    assert!(text.contains("memory limit of 4096 bytes"), "{text}");
+    let mut far = spec(&["true"]);
+    far["linux"]["resources"]["cpu"] = json!({ "cpus": "9" });
+    let refused = machine
+        .create("b", &far)
+        .await
+        .err()
+        .expect("no processor 9");
+    let text = format!("{refused:?}");
+    assert!(
+        text.contains("cpuset.cpus") && !text.contains("V2("),
+        "{text}"
+    );
+}
+
+#[tokio::test]
 async fn limits_hold_and_change() {
     let machine = machine!();
     let mut limited = script(

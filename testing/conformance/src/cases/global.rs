@@ -15,6 +15,7 @@ pub const CASES: &[Case] = &[
     case("global/root-isolates", root_isolates),
     case("global/log-json", log_json),
     case("global/log-text", log_text),
+    case("global/log-unwritable-refused", log_unwritable),
     case("global/debug", debug),
     case("global/unknown-command-and-flag", unknown_words),
     case("global/pid-file-unwritable", pid_file_unwritable),
@@ -58,6 +59,16 @@ fn root_isolates(env: &Env) -> Result<Verdict> {
             .refused(&[&container.id, "not exist"])?;
     }
     container.expect_status("running")?;
+    passed()
+}
+
+fn log_unwritable(env: &Env) -> Result<Verdict> {
+    // An engine would look for the error there.
+    env.runtime
+        .call(["list"])
+        .global(["--log", "/nonexistent/log"])
+        .run()?
+        .refused(&["/nonexistent/log"])?;
     passed()
 }
 

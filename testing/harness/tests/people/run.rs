@@ -75,6 +75,10 @@ fn what_cannot_be_done_is_refused_and_leaves_nothing() {
         (vec!["./nosuch.tar", "id"], "./nosuch.tar"),
         (vec![damaged, "id"], damaged),
         (vec![], "image"),
+        (
+            vec!["--memroy", "64m", busybox, "id"],
+            "unknown option --memroy",
+        ),
     ] {
         let done = cofferdam.run(["run"].into_iter().chain(args.iter().copied()));
         assert_eq!(done.code, 1, "{args:?}: {done:?}");
