@@ -25,7 +25,7 @@ pub use containerd::{CNI_PLUGINS, Containerd, PAUSE, cri_settings};
 pub use groups::{GROUPS, remove_groups};
 pub use namespaces::{Frames, Namespaces, inside};
 pub use outcome::{Outcome, Running, finish, start};
-pub use patience::patient;
+pub use patience::{assert_soon, patient};
 pub use prefix::{Prefix, engine, image};
 pub use processes::{Actors, VMM, descendant, is_alive, members, wait_until};
 pub use registry::Registry;

@@ -20,3 +20,33 @@ pub(crate) fn patience() -> u32 {
 pub fn patient(limit: Duration) -> Duration {
     limit.saturating_mul(patience())
 }
+
+/// What is wrong has to be told within this.
+const SOON: Duration = Duration::from_secs(2);
+
+/// How often longer than what works it may take where the machine is so busy that this takes long, too.
+const SLOWER: u32 = 3;
+
+/// How often it is tried.
+const TRIES: usize = 5;
+
+/// Wants that `wrong` takes two seconds at most, or else no more than three times as long as `right`, which works. Both
+/// answer how long they took.
+///
+/// # Panics
+/// When neither is so, in any of several attempts.
+pub fn assert_soon(mut wrong: impl FnMut() -> Duration, mut right: impl FnMut() -> Duration) {
+    let mut times = Vec::new();
+    for _ in 0..TRIES {
+        let took = wrong();
+        if took <= patient(SOON) {
+            return;
+        }
+        let working = right();
+        if took <= working.saturating_mul(SLOWER) {
+            return;
+        }
+        times.push((took, working));
+    }
+    panic!("too long, and how long what works takes: {times:?}");
+}
