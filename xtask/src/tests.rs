@@ -45,7 +45,7 @@ pub struct Options {
     #[arg(long)]
     list: bool,
     /// How many run at a time. Each of those with machines keeps two at most.
-    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u8).range(1..=16))]
+    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u8).range(1..=16))]
     lanes: u8,
 }
 

@@ -30,7 +30,7 @@ pub fn add(entries: &[Entry], server: OwnedFd) -> Result<Answer, EntryError> {
         .iter()
         .map(open_sources)
         .collect::<Result<Vec<_>, _>>()?;
-    let server = Server::find(server)?;
+    let server = Server::find(&server)?;
     if entries
         .iter()
         .any(|entry| matches!(entry.kind, EntryKind::Overlay { .. }))
@@ -73,8 +73,13 @@ pub fn remove(paths: &[PathBuf], server: OwnedFd) -> Result<Answer, EntryError> 
             return Err(not_removed(path)("not a relative path of plain names"));
         }
     }
-    let held = Held::look_at(&server)?;
-    let tree = Server::find(server)?.enter()?;
+    let found = Held::look_at(&server).and_then(|held| Ok((held, Server::find(&server)?)));
+    let (held, found) = match found {
+        // Its tree is gone with it, and this entry too: a pod's containers may go all at once.
+        Err(_) if has_ended(&server) => return Ok(Answer::Ready),
+        found => found?,
+    };
+    let tree = found.enter()?;
     let held = held.mounts_below(paths)?;
     for path in paths {
         tree.remove(path)?;
@@ -89,6 +94,17 @@ pub fn remove(paths: &[PathBuf], server: OwnedFd) -> Result<Answer, EntryError> 
     })
 }
 
+/// Whether the process of a folder in `/proc` is no more, or not reaped yet.
+fn has_ended(folder: &OwnedFd) -> bool {
+    let namespace = openat(
+        folder,
+        "ns/mnt",
+        OFlags::RDONLY | OFlags::CLOEXEC,
+        Mode::empty(),
+    );
+    matches!(namespace, Err(Errno::NOENT | Errno::SRCH))
+}
+
 /// The server as the host sees it.
 struct Server {
     namespace: OwnedFd,
@@ -97,9 +113,9 @@ struct Server {
 
 impl Server {
     /// `folder` is the server's in `/proc`.
-    fn find(folder: OwnedFd) -> Result<Self, EntryError> {
+    fn find(folder: &OwnedFd) -> Result<Self, EntryError> {
         let open = |name: &str, flags| {
-            openat(&folder, name, flags | OFlags::CLOEXEC, Mode::empty())
+            openat(folder, name, flags | OFlags::CLOEXEC, Mode::empty())
                 .map_err(step("cannot find the file server"))
         };
         Ok(Self {

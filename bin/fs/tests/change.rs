@@ -195,6 +195,9 @@ async fn a_dead_server_is_not_taken_for_another_process() {
         .await;
     let error = added.expect_err("there is no server").to_string();
     assert!(error.contains("file server"), "{error}");
+    // What it showed is gone with it.
+    let removed = server.editor().remove(vec!["c1/rootfs".into()]).await;
+    assert_eq!(removed.expect("nothing is left"), Removal::Complete);
 }
 
 /// What a guest sees of entries that come while it runs, and that it can let go of them.

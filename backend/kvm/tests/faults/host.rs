@@ -12,6 +12,9 @@ use crate::group::Group;
 use crate::kernel;
 use crate::scene::{Scene, case};
 
+/// Makes the guest take memory until somebody ends it.
+const GREED: &str = "more=0123456789abcdef; while :; do more=$more$more; done";
+
 #[test]
 fn no_memory_is_left() {
     for shared in [false, true] {
@@ -27,8 +30,8 @@ fn no_memory_is_left() {
                 config.share = Some(share);
                 serving = Some(server);
             }
-            let scene = Scene::boot(fixture, config).await;
-            // The kernel has not come far yet.
+            // Wherever it is when it is put there, it wants more.
+            let scene = Scene::with_job(fixture, config, GREED).await;
             group.add(scene.pid());
             let (exit, report) = scene.end().await;
             assert_eq!(exit, VmExit::Signal(9), "{report}");

@@ -50,7 +50,8 @@ pub fn command_that_is_missing(lab: &Lab) {
 
 pub fn killed_for_memory(lab: &Lab) {
     let pod = lab.pod();
-    let mut config = command("main", &["tail", "/dev/zero"]);
+    // Not at once: on a busy machine it would be over before containerd with runc looks for the event.
+    let mut config = script("main", "sleep 1; tail /dev/zero");
     config.linux.get_or_insert_default().resources = Some(LinuxContainerResources {
         memory_limit_in_bytes: 32 << 20,
         memory_swap_limit_in_bytes: 32 << 20,

@@ -7,8 +7,9 @@ use crate::docker::Docker;
 const MEMORY: &str =
     "cat /sys/fs/cgroup/memory.max 2>/dev/null || cat /sys/fs/cgroup/memory/memory.limit_in_bytes";
 
-/// More than any limit here.
-const GREEDY: [&str; 5] = ["dd", "if=/dev/zero", "of=/dev/null", "bs=200M", "count=1"];
+/// Takes more memory than there is; not at once: on a busy machine it would be over before an engine with runc looks for
+/// the event.
+const GREEDY: &str = "sleep 1; dd if=/dev/zero of=/dev/null bs=200M count=1";
 
 pub fn memory(docker: &Docker) -> Verdict {
     let seen = docker.sh(&["--memory", "64m"], MEMORY);
@@ -17,19 +18,25 @@ pub fn memory(docker: &Docker) -> Verdict {
 }
 
 pub fn out_of_memory(docker: &Docker) -> Verdict {
-    let name = docker.background(&["--memory", "64m", "--memory-swap", "64m"], &GREEDY);
+    let name = docker.background(
+        &["--memory", "64m", "--memory-swap", "64m"],
+        &["sh", "-c", GREEDY],
+    );
     let code = docker.ok(&["wait", &name]);
     observed((code, docker.inspect(&name, ".State.Status")))
 }
 
 pub fn oom_killed_is_told(docker: &Docker) -> Verdict {
-    let name = docker.background(&["--memory", "64m", "--memory-swap", "64m"], &GREEDY);
+    let name = docker.background(
+        &["--memory", "64m", "--memory-swap", "64m"],
+        &["sh", "-c", GREEDY],
+    );
     docker.ok(&["wait", &name]);
     observed(docker.inspect(&name, ".State.OOMKilled"))
 }
 
 pub fn child_out_of_memory(docker: &Docker) -> Verdict {
-    let greedy = format!("{}; echo went on; exit 3", GREEDY.join(" "));
+    let greedy = format!("{GREEDY}; echo went on; exit 3");
     let options = ["--memory", "64m", "--memory-swap", "64m"];
     let name = docker.background(&options, &["sh", "-c", &greedy]);
     let code = docker.ok(&["wait", &name]);
