@@ -6,12 +6,16 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::thread;
 use std::time::Duration;
 
 use harness::{GROUPS, wait_until};
 
 /// How long what ends by itself may take to end: engines close files and reap shims when they find the time.
 const SETTLE: Duration = Duration::from_secs(90);
+
+/// For how long nothing has to change.
+const REST: Duration = Duration::from_secs(2);
 
 /// Kinds of namespaces.
 const NAMESPACES: [&str; 7] = ["cgroup", "ipc", "mnt", "net", "pid", "user", "uts"];
@@ -90,6 +94,19 @@ impl Counts {
         }
         counts.groups(Path::new(GROUPS), &scope.cgroup);
         counts
+    }
+
+    /// What there is once nothing comes or goes any more: shims of what was before end when they find the time.
+    pub fn at_rest(scope: &Scope) -> Self {
+        let mut last = Self::take(scope);
+        let _busy_all_the_time = wait_until(SETTLE, || {
+            thread::sleep(REST);
+            let now = Self::take(scope);
+            let same = now == last;
+            last = now;
+            same
+        });
+        last
     }
 
     /// Wants the same as before, as soon as all that ends by itself has ended.

@@ -12,7 +12,7 @@ pub fn at_once(host: &Host, runtime: Runtime) {
     let size = Size::asked(runtime == Runtime::Runc);
     // What an engine and a runtime make once and keep is no leftover.
     one(host, runtime, "warm");
-    let before = Counts::take(&host.scope);
+    let before = Counts::at_rest(&host.scope);
     for round in 0..size.rounds {
         let names: Vec<_> = (0..size.parallel)
             .map(|n| format!("p{round}-{n}"))
@@ -42,7 +42,7 @@ pub fn at_once(host: &Host, runtime: Runtime) {
 pub fn in_a_row(host: &Host, runtime: Runtime) {
     let size = Size::asked(runtime == Runtime::Runc);
     one(host, runtime, "warm");
-    let before = Counts::take(&host.scope);
+    let before = Counts::at_rest(&host.scope);
     for number in 0..size.row {
         one(host, runtime, &format!("r{number}"));
     }

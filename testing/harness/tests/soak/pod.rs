@@ -38,7 +38,7 @@ pub fn outlives_its_containers(host: &Host, handler: &str) {
     for number in 0..WARM {
         one(&pod, &format!("w{number}"));
     }
-    let before = Counts::take(&host.scope);
+    let before = Counts::at_rest(&host.scope);
     let shims = Keepers::of(host, handler);
     for number in 0..size.pod {
         one(&pod, &format!("c{number}"));

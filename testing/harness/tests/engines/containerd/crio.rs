@@ -19,7 +19,9 @@ fn run(containerd: &Containerd, made: &Made, name: &str) {
 fn sh(containerd: &Containerd, made: &Made, name: &str, script: &str) -> String {
     let id = made.id(name);
     let exec = ["tasks", "exec", "--exec-id", "e", &id, "sh", "-c", script];
-    containerd.ok(&exec)
+    let done = containerd.heard(&exec);
+    assert_eq!(done.code, 0, "{done:?}");
+    done.stdout
 }
 
 fn remove(containerd: &Containerd, made: &Made, name: &str) {
@@ -50,7 +52,12 @@ fn a_shim_has_all_of_a_pod_whose_namespaces_are_pinned() {
         let shared =
             ["ipc", "uts", "net", "pid", "mnt"].map(|kind| link("one", kind) == link("two", kind));
         assert_eq!(shared, [true, true, true, false, false]);
-        sh(containerd, &made, "one", "echo from one > /dev/shm/said");
+        sh(
+            containerd,
+            &made,
+            "one",
+            "echo from one > /dev/shm/said; echo written",
+        );
         let said = sh(containerd, &made, "two", "hostname; cat /dev/shm/said");
         assert_eq!(said, format!("{HOSTNAME}\nfrom one\n"));
         let answers = wait_until(LIMIT, || made.forwarded(8080).ends_with("served\n"));

@@ -18,7 +18,7 @@ fn a_container_is_given_a_namespace_with_interfaces() {
         let namespaces = street();
         let namespace = format!("network:{}", namespaces.path("a").display());
         let script = "ls /sys/class/net; ip -o addr show dev eth0 | grep -o 10.77.0.2/24; ping -c 1 -W 20 10.77.0.1 > /dev/null && echo reached";
-        let done = containerd.ctr(&[
+        let done = containerd.heard(&[
             "run",
             "--rm",
             "--cap-add",

@@ -136,12 +136,8 @@ fn something_dies_while_a_task_is_deleted() {
         containerd.ok(&["tasks", "kill", "--signal", "KILL", "p"]);
         containerd.expect_status("p", "STOPPED");
     };
-    with_container(
-        &[Victim::Containerd, Victim::Shim],
-        ends,
-        &["tasks", "delete", "p"],
-        false,
-    );
+    // A containerd 1.6 that dies here may keep the folder of runc's task.
+    with_container(&[Victim::Shim], ends, &["tasks", "delete", "p"], false);
 }
 
 #[test]

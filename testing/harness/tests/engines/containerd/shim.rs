@@ -155,7 +155,8 @@ fn want_of_memory_is_told() {
     shims(|containerd| {
         let topics = topics(containerd, "exit", || {
             let limit = (32 << 20).to_string();
-            let script = "tail -c 100000000 /dev/zero";
+            // Not at once: on a busy machine it would be over before runc's shim looks for the event.
+            let script = "sleep 1; tail -c 100000000 /dev/zero";
             let image = &containerd.busybox;
             containerd.ok(&[
                 "run",
