@@ -26,8 +26,8 @@ use crate::task::machine::Machine;
 use crate::task::pause::Pause;
 use crate::task::{Exec, Exited, hooks, service};
 
-/// How long what a process wrote before its end may take to be read, when the process is deleted. As long as containerd's
-/// runc shim waits.
+/// How long what a process wrote before its end may take to be read, when the process is deleted. containerd's shim for runc
+/// waits two seconds; on a busy machine a reader needs more.
 const READER_PATIENCE: Duration = Duration::from_secs(10);
 /// How long execs may take to be told after their container has ended, which ended them.
 const EXECS_PATIENCE: Duration = Duration::from_secs(2);
