@@ -71,7 +71,7 @@ fn a_reader_that_does_not_read_holds_nothing_up() {
             script,
         ]);
         for _ in 0..3 {
-            let done = containerd.ctr(&["tasks", "exec", "--exec-id", "x", "w", "echo", "hello"]);
+            let done = containerd.heard(&["tasks", "exec", "--exec-id", "x", "w", "echo", "hello"]);
             assert_eq!(
                 (done.code, done.stdout.as_str()),
                 (0, "hello\n"),
