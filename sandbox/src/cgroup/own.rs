@@ -12,6 +12,8 @@ use std::fs::{self, File};
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
 
 use rustix::fs::{FlockOperation, flock};
 use rustix::rand::{GetRandomFlags, getrandom};
@@ -24,8 +26,8 @@ const SUFFIX: &str = ".cofferdam";
 /// The kernel takes names of 255 bytes.
 const NAME: usize = 128;
 
-/// How often a group may be taken for a leftover before it is locked.
-const TRIES: usize = 16;
+/// How long others may take to make theirs.
+const OTHERS: Duration = Duration::from_secs(30);
 
 /// Folders for new groups of a sandbox of this name, in each hierarchy of the host; none without root, who alone could make
 /// them. [`Own::make`] makes them.
@@ -72,7 +74,7 @@ fn called(name: &str, random: [u8; 4]) -> String {
 pub struct Own {
     folders: Vec<PathBuf>,
     /// Says that somebody wants them.
-    _lock: Option<File>,
+    lock: Option<File>,
 }
 
 impl Own {
@@ -83,25 +85,18 @@ impl Own {
     pub fn make(folders: Vec<PathBuf>) -> Result<Self, CgroupError> {
         let mut own = Self {
             folders,
-            _lock: None,
+            lock: None,
         };
         let Some(first) = own.folders.first().cloned() else {
             return Ok(own);
         };
+        // Nobody else makes or sweeps meanwhile: what is made and not held yet would be taken for a leftover.
+        let home = first.parent().unwrap_or(&first);
+        let _alone = hold_soon(home).map_err(system("lock", home))?;
         sweep(&own.folders);
-        for _ in 0..TRIES {
-            make(&own.folders)?;
-            match hold(&first) {
-                Ok(lock) => own._lock = Some(lock),
-                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
-                Err(error) => return Err(system("lock", &first)(error)),
-            }
-            // Another may have swept between the two.
-            if own.folders.iter().all(|folder| folder.exists()) {
-                return Ok(own);
-            }
-        }
-        Err(system("keep", &first)(io::ErrorKind::NotFound.into()))
+        make(&own.folders)?;
+        own.lock = Some(hold(&first).map_err(system("lock", &first))?);
+        Ok(own)
     }
 
     /// What a child writes itself into; see `backend_process::Program::groups`.
@@ -136,23 +131,36 @@ fn hold(folder: &Path) -> io::Result<File> {
     Ok(file)
 }
 
+/// The same, as soon as nobody else does.
+fn hold_soon(folder: &Path) -> io::Result<File> {
+    let end = Instant::now() + OTHERS;
+    loop {
+        match hold(folder) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock && Instant::now() < end => {
+                sleep(Duration::from_millis(1));
+            }
+            held => return held,
+        }
+    }
+}
+
 /// Removes groups beside these that belonged to processes which were killed. What cannot be removed is in use.
 fn sweep(folders: &[PathBuf]) {
     let homes: Vec<_> = folders
         .iter()
         .filter_map(|folder| folder.parent())
         .collect();
-    let Some(Ok(entries)) = homes.first().map(fs::read_dir) else {
+    let Some(&first) = homes.first() else {
+        return;
+    };
+    let Ok(entries) = fs::read_dir(first) else {
         return;
     };
     for name in entries.flatten().map(|entry| entry.file_name()) {
         if !name.to_str().is_some_and(|name| name.ends_with(SUFFIX)) {
             continue;
         }
-        let Ok(_lock) = homes.first().map_or_else(
-            || Err(io::ErrorKind::NotFound.into()),
-            |home| hold(&home.join(&name)),
-        ) else {
+        let Ok(_lock) = hold(&first.join(&name)) else {
             continue;
         };
         // The one that is held last, so that nobody is left who would be found without it.
@@ -204,5 +212,26 @@ mod tests {
         drop(lock);
         sweep(&at("c-1.cofferdam"));
         assert!(none(held) && all(others));
+    }
+
+    #[test]
+    fn those_that_are_made_at_once_leave_each_other() {
+        let homes = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
+        let folders = |name: &str| homes.iter().map(|home| home.path().join(name)).collect();
+        std::thread::scope(|scope| {
+            for maker in 0..4 {
+                let folders = &folders;
+                scope.spawn(move || {
+                    for round in 0..50 {
+                        let own =
+                            Own::make(folders(&format!("{maker}-{round}.cofferdam"))).unwrap();
+                        assert!(own.folders.iter().all(|folder| folder.exists()));
+                    }
+                });
+            }
+        });
+        for home in &homes {
+            assert_eq!(fs::read_dir(home.path()).unwrap().count(), 0);
+        }
     }
 }
